@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -148,7 +149,9 @@ def test_what_an_encoder_does_when_it_is_flushed_counts(monkeypatch: pytest.Monk
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "open_encoder", lambda *_: None)
     monkeypatch.setattr(
-        measure, "av", SimpleNamespace(CodecContext=codecs, VideoCodecContext=_Encoder)
+        measure,
+        "av",
+        SimpleNamespace(CodecContext=codecs, VideoCodecContext=_Encoder, Codec=av.Codec),
     )
     out = VideoFormat(size=(16, 16), rate=Fraction(25), time_base=Fraction(1, 25))
     cost = encoding_cost("libx264", EncoderSettings(), out, (), seconds=-1)

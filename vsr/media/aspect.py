@@ -11,7 +11,7 @@ _SIDE: Final = 256
 """A number is told by the sides of a picture, as swscale refuses long rows."""
 _CROP: Final = 4
 """Largest side of the part of a picture that is scaled."""
-_UNREADABLE: Final = ("bayer", "yaf32be")
+_UNREADABLE: Final = ("bayer", "yaf")
 """Formats of which swscale aborts the process at small sizes: of all formats, only these do."""
 _STEPS: Final = 1024
 """Aspects that differ by less than 1 in this many are taken as equal."""

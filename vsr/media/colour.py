@@ -6,6 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from vsr.media.plane_format import is_rgb
+
 Array = npt.NDArray[np.floating]
 
 # ITU-T H.273 code points, as FFmpeg numbers them
@@ -13,12 +15,15 @@ RANGE_LIMITED: Final = 1
 RANGE_FULL: Final = 2
 UNSPECIFIED: Final = 2
 _BT709: Final = 1
+_BT470BG: Final = 5
 _SMPTE170M: Final = 6
 _BT2020: Final = 9
 PQ: Final = 16
 HDR_TRANSFERS: Final = {PQ: "PQ", 18: "HLG"}
 """HDR transfer code -> name (H.273 table 3: SMPTE ST 2084 and ARIB STD-B67)."""
 
+JPEG: Final = ("mjpeg", "ljpeg")
+"""FFmpeg's names of JPEG as a video codec."""
 RGB: Final = 0
 """Matrix code of R'G'B' pictures; their planes are G, B and R (H.273 table 4)."""
 # matrix code -> (Kr, Kb); H.273 table 4
@@ -67,18 +72,22 @@ class Colour:
         """Whether the transfer is PQ or HLG."""
         return self.transfer in HDR_TRANSFERS
 
-    def encoded(self, rgb: bool) -> "Colour":
-        """Return this colour after conversion to an encoder's RGB or YUV pixel format.
+    def encoded(self, pixel_format: str, codec: str = "") -> "Colour":
+        """Return this colour after conversion to an encoder's pixel format.
 
         R'G'B' becomes limited-range YUV with the matrix of its primaries; any YUV becomes full
-        R'G'B'.
+        R'G'B'. A `yuvj` format has full range; JPEG (by FFmpeg's name of the codec) has also
+        BT.601's matrix, as its decoders read no tags.
         """
-        if rgb:
+        if is_rgb(pixel_format):
             return self if self.matrix == RGB else replace(self, matrix=RGB, full_range=True)
+        if codec in JPEG:
+            return replace(self, matrix=_BT470BG, full_range=True)
+        full = pixel_format.startswith("yuvj")
         if self.matrix != RGB:
-            return self
+            return replace(self, full_range=self.full_range or full)
         matrix = _BT2020 if self.primaries == _BT2020 else _BT709
-        return replace(self, matrix=matrix, full_range=False)
+        return replace(self, matrix=matrix, full_range=full)
 
     @property
     def range_code(self) -> int:

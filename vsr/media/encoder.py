@@ -11,11 +11,12 @@ from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
+from vsr.media.frame_numbers import CONSTANT_RATE
 from vsr.media.hdr import Hdr10
 from vsr.media.limits import cpu_limit
 from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
 from vsr.media.pixel_choice import check_pixel_format, pixel_format, planes_options
-from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
+from vsr.media.plane_format import YUV420, PlaneFormat, planes_for
 from vsr.media.ranges import check_values
 from vsr.media.scheduling import keep_scheduling
 from vsr.media.stereo import StereoPacking
@@ -195,7 +196,7 @@ def open_encoder(
     context.time_base, context.framerate = video.time_base, video.rate
     if video.sample_aspect:
         context.sample_aspect_ratio = video.sample_aspect
-    colour = video.colour.encoded(is_rgb(context.pix_fmt))
+    colour = video.colour.encoded(context.pix_fmt, context.codec.canonical_name)
     context.color_range = colour.range_code
     context.colorspace = colour.matrix
     context.color_primaries = colour.primaries
@@ -281,10 +282,17 @@ def _open(context: av.VideoCodecContext) -> None:
         with keep_scheduling():
             context.open()
     except (av.error.FFmpegError, ValueError) as exc:
-        hint = "check its options" if asked else "it does not support this size or time base"
-        if "_" in context.name:
-            hint = "is its hardware or driver missing?"
+        size, rate = f"{context.width}x{context.height}", float(context.framerate or 0)
+        options = f" ({asked})" if asked else ""
         raise OutputError(
-            f"encoder {context.name} cannot start at {context.width}x{context.height} "
-            f"({asked}): {reason(exc)}; {hint}"
+            f"encoder {context.name} cannot start at {size}, {rate:.6g} fps{options}: "
+            f"{reason(exc)}; {_hint(context, asked)}"
         ) from exc
+
+
+def _hint(context: av.VideoCodecContext, asked: str) -> str:
+    if "_" in context.name:
+        return "is its hardware or driver missing?"
+    if context.codec.canonical_name in CONSTANT_RATE:
+        return "it takes usual rates only: set one, such as --vf fps=25, or check its options"
+    return "check its options" if asked else "it does not support this size or rate (see --vf fps)"

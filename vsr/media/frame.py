@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vsr.media.alpha import enlarge_alpha, has_alpha, join_alpha, opaque_format
 from vsr.media.colour import RGB, Colour
-from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for, same_planes
+from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, planes_for, same_planes
 from vsr.media.side_data import with_side_data
 
 Plane = npt.NDArray[np.unsignedinteger[Any]]
@@ -192,23 +192,27 @@ def picture_of(frame: Frame) -> av.VideoFrame:
     return _timed(picture, frame)
 
 
-def encoder_picture(frame: Frame, pixel_format: str) -> av.VideoFrame:
-    """Make an encoder's picture from a frame, converted if the encoder takes another format."""
+def encoder_picture(frame: Frame, pixel_format: str, codec: str = "") -> av.VideoFrame:
+    """Make an encoder's picture from a frame, converted if the encoder takes another format.
+
+    `codec`: FFmpeg's name of the codec, as in `Colour.encoded`.
+    """
+    colour = frame.colour.encoded(pixel_format, codec)
     made = _with_alpha if has_alpha(pixel_format) else _in_format
-    picture = with_side_data(_timed(made(frame, pixel_format), frame), frame.side_data)
-    colour = frame.colour.encoded(is_rgb(pixel_format))
+    picture = with_side_data(_timed(made(frame, pixel_format, colour), frame), frame.side_data)
     picture.colorspace, picture.color_range = colour.matrix, colour.range_code
     # some encoders, such as ProRes, read these from the first picture
     picture.color_primaries, picture.color_trc = colour.primaries, colour.transfer
     return picture
 
 
-def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
+def _in_format(frame: Frame, pixel_format: str, to: Colour) -> av.VideoFrame:
     picture = picture_of(frame)
-    if picture.format.name == pixel_format:
+    if picture.format.name == pixel_format and to == frame.colour:
         return picture
     if not is_grey(pixel_format):
-        return convert_picture(picture, pixel_format, frame.colour)
+        size = (picture.width, picture.height)
+        return _reformatted(picture, size, pixel_format, (frame.colour, to))
     # swscale treats all grey as full range
     bits = planes_for(pixel_format).bits
     if bits != frame.format.bits or frame.colour.matrix == RGB:
@@ -218,11 +222,11 @@ def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
     return av.VideoFrame.from_dlpack((luma,), format=pixel_format)
 
 
-def _with_alpha(frame: Frame, pixel_format: str) -> av.VideoFrame:
+def _with_alpha(frame: Frame, pixel_format: str, to: Colour) -> av.VideoFrame:
     """Convert a frame to a format with alpha; opaque if the frame has no alpha."""
     bits = planes_for(pixel_format).bits
     plain = opaque_format(pixel_format)
-    colours = [np.array(np.from_dlpack(p)) for p in _in_format(frame, plain).planes]
+    colours = [np.array(np.from_dlpack(p)) for p in _in_format(frame, plain, to).planes]
     alpha = enlarge_alpha(frame.alpha, frame.planes[0].shape, frame.format.bits, bits)
     return join_alpha(colours, alpha, pixel_format)
 
@@ -232,7 +236,7 @@ def convert_picture(picture: av.VideoFrame, pixel_format: str, colour: Colour) -
 
     YUV to YUV keeps matrix and range; to or from RGB the colour changes as in `Colour.encoded`.
     """
-    to = colour.encoded(is_rgb(pixel_format))
+    to = colour.encoded(pixel_format)
     return _reformatted(picture, (picture.width, picture.height), pixel_format, (colour, to))
 
 

@@ -12,6 +12,7 @@ from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.passthrough import Passthrough, close_quietly
 from vsr.media.sink import Sink
 from vsr.media.track import muxer_options
+from vsr.media.y4m import open_output
 
 
 class PipeSink(Sink):
@@ -53,7 +54,9 @@ class PipeSink(Sink):
     def _open(
         self, copied: Sequence[av.stream.Stream], video: VideoFormat
     ) -> "av.container.OutputContainer":
-        return self._opened(self._descriptor, muxer_options(self._format, video), video)
+        options, aspect = muxer_options(self._format, video), video.sample_aspect
+        made, self._file = open_output(self._descriptor, self._format, options, aspect)
+        return made
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno == errno.EPIPE:

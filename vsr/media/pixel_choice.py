@@ -7,7 +7,7 @@ import av
 
 from vsr.errors import UsageError
 from vsr.media.alpha import has_alpha
-from vsr.media.colour import HDR_TRANSFERS, RGB, Colour
+from vsr.media.colour import HDR_TRANSFERS, JPEG, RGB, Colour
 from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
 
 _MIN_HDR_BITS: Final = 10
@@ -43,7 +43,9 @@ def pixel_format(
     elif grey and _grey_name(bits) in formats and context.name not in _NO_GREY_IN:
         found = _grey_name(bits)
     elif formats:
-        found = nearest(formats, planes, bits, rgb)
+        full = [name for name in formats if name.startswith("yuvj")]
+        jpeg = full if context.codec.canonical_name in JPEG else []  # others are non-standard
+        found = nearest(jpeg or formats, planes, bits, rgb)
     else:
         found = planes.pixel_format(rgb)
     if colour.is_hdr and planes_for(found).bits < _MIN_HDR_BITS:

@@ -32,8 +32,7 @@ from vsr.media.target import container_format, part_path
 from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
-from vsr.media.y4m import BUFFER_BYTES, AspectWriter
-from vsr.media.y4m import FORMAT as Y4M
+from vsr.media.y4m import AspectWriter, open_output
 
 log = logging.getLogger(__name__)
 
@@ -182,21 +181,9 @@ class Sink:
             options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
-        return self._opened(absolute_path(str(self._part)), options, video)
-
-    def _opened(
-        self, target: str | int, options: dict[str, str], video: VideoFormat
-    ) -> "av.container.OutputContainer":
-        """Open the container in a file, or in an open pipe, which stays open."""
-        if self._format == Y4M and video.sample_aspect not in (None, 1):
-            assert video.sample_aspect is not None
-            self._file = AspectWriter(target, video.sample_aspect)
-            return av.open(
-                self._file, "w", format=self._format, container_options=options,
-                buffer_size=BUFFER_BYTES,
-            )  # fmt: skip
-        name = target if isinstance(target, str) else f"pipe:{target}"
-        return av.open(name, "w", format=self._format, container_options=options)
+        part = absolute_path(str(self._part))
+        made, self._file = open_output(part, self._format, options, video.sample_aspect)
+        return made
 
     def _finish(self) -> None:
         """Write the trailer, and all that is buffered."""
@@ -236,7 +223,7 @@ class Sink:
         if self._offset is None:
             self._offset = frame.pts * frame.time_base
             self._start(self._offset, None if self._end is None else self._offset + self._end)
-        picture = encoder_picture(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
+        picture = encoder_picture(frame, self._encoder.pix_fmt or PIXEL_FORMAT, self._track.codec)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         if self._track.numbers is not None:
             picture.pts = self._track.numbers.add(picture.pts)
@@ -252,10 +239,11 @@ class Sink:
         for packet in packets:
             frame = self._encoding.take(packet)
             if frame is not None:
-                # not every encoder passes it on
-                packet.duration = 1 if self._track.numbers is not None else frame.duration
+                packet.duration = frame.duration  # not every encoder passes it on
                 frame.stamps.encoded = now()
             self._coding.correct(packet)
+            if self._track.numbers is not None:
+                self._track.numbers.restore(packet, None if frame is None else frame.duration)
             packet.stream = self._video
             self._mux_packet(packet, _COPY_ERRORS)
             self.frames_out += 1

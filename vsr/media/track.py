@@ -1,6 +1,7 @@
 """Adds the video track to an output: its encoder, and its properties in encoder and container."""
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Final
 
 import av
@@ -9,7 +10,7 @@ from vsr.errors import UsageError
 from vsr.media.alpha import can_hold_alpha, has_alpha
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
 from vsr.media.frame import PIXEL_FORMAT
-from vsr.media.frame_numbers import FrameNumbers
+from vsr.media.frame_numbers import FrameNumbers, encoder_time_base
 from vsr.media.hdr import HDR_ENCODERS
 from vsr.media.passthrough import (
     HOLD_ROTATION_AND_CHAPTERS,
@@ -36,6 +37,8 @@ class Track:
     stream: av.stream.Stream
     """Stream for the encoder's packets."""
     encoder: av.VideoCodecContext
+    codec: str
+    """FFmpeg's name of the codec, such as `hevc`."""
     lost: list[str] = field(default_factory=list)
     """Properties that neither encoder nor container can hold, as text for messages."""
     marked: MarkedStream | None = None
@@ -75,21 +78,22 @@ def add_video(
     marked = MarkedStream(name, video.rate) if can_mark(markings, canonical, container) else None
     stream = marked.stream if marked else output.add_stream(name, rate=video.rate)
     assert isinstance(stream, av.VideoStream)
-    track = Track(stream=stream, encoder=stream.codec_context, marked=marked)
+    track = Track(
+        stream=stream, encoder=stream.codec_context, codec=canonical, marked=marked
+    )  # fmt: skip
     if video.stereo is not None:
         options, marked_stereo = mark_stereo(video.stereo, stream, settings.options, container)
         settings = replace(settings, options=options)
         if not (marked_stereo or (marked and b"st3d" in markings)):
             track.lost.append("the marking of two views in a picture (3D)")
-    if container == Y4M:  # its rate is the encoder's time base
-        track.numbers = FrameNumbers(video.time_base, video.rate, "Y4M")
-        video = replace(video, time_base=1 / video.rate)
-        if settings.pixel_format is None:
-            settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
+    if container == Y4M and settings.pixel_format is None:
+        settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
+    base = _encoder_time_base(track, container, video)
     if in_band:
         track.encoder.flags &= ~av.codec.context.Flags.global_header
     kept = can_hold_alpha(name, container)
-    open_encoder(track.encoder, settings, video if kept else replace(video, alpha=False))
+    taken = replace(video, time_base=base, alpha=video.alpha and kept)
+    open_encoder(track.encoder, settings, taken)
     pixels = track.encoder.pix_fmt or PIXEL_FORMAT
     if settings.pixel_format is None:
         track.lost += format_losses(video.planes, pixels)
@@ -111,6 +115,17 @@ def _endings_for(encoder: str) -> str:
     return " or ".join(held[:2]) or "another encoder"
 
 
+def _encoder_time_base(track: Track, container: str, video: VideoFormat) -> Fraction:
+    """Return the unit of the encoder's timestamps (s); number the frames if it is not theirs."""
+    if container == Y4M:  # which takes its rate from it
+        track.numbers = FrameNumbers(video.time_base, video.rate, unstored="Y4M")
+        return 1 / video.rate
+    base = encoder_time_base(track.codec, video.time_base, video.rate)
+    if base != video.time_base:
+        track.numbers = FrameNumbers(video.time_base, 1 / base)
+    return base
+
+
 def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> None:
     """Set the video's properties in the container, and record those it cannot hold."""
     if video.hdr and track.encoder.name not in HDR_ENCODERS and not track.marked:
@@ -126,4 +141,4 @@ def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> Non
         taken = planes_for(track.encoder.pix_fmt or PIXEL_FORMAT)
         if not can_hold_siting(replace(taken, siting=video.planes.siting)):
             track.lost.append(f"the chroma siting ({video.planes.siting})")
-    track.stream.time_base = video.time_base
+    track.stream.time_base = 1 / video.rate if container == Y4M else video.time_base

@@ -4,16 +4,36 @@ import io
 from fractions import Fraction
 from typing import Any, Final
 
+import av
+
 from vsr.media.plane_format import PlaneFormat
 
 FORMAT: Final = "yuv4mpegpipe"
 """FFmpeg's name of Y4M, which stores one constant rate, and no times."""
-BUFFER_BYTES: Final = 1 << 20
+_BUFFER_BYTES: Final = 1 << 20
 """Size of the pieces that FFmpeg passes to an `AspectWriter`, in bytes; the first has the header.
 """
 _UNKNOWN: Final = b" A0:0"
 _SITINGS: Final = ("left", "center", "topleft")
 """Chroma sitings of 8-bit 4:2:0 that have a name in Y4M: 420mpeg2, 420jpeg and 420paldv."""
+
+
+def open_output(
+    target: str | int, container: str, options: dict[str, str], aspect: Fraction | None
+) -> tuple["av.container.OutputContainer", "AspectWriter | None"]:
+    """Open a container in a file, or in an open pipe, which stays open. Raises FFmpegError.
+
+    Return also the file to close after it, which Y4M needs for a pixel aspect other than 1.
+    """
+    if container == FORMAT and aspect not in (None, 1):
+        assert aspect is not None
+        file = AspectWriter(target, aspect)
+        opened = av.open(
+            file, "w", format=container, container_options=options, buffer_size=_BUFFER_BYTES
+        )
+        return opened, file
+    name = target if isinstance(target, str) else f"pipe:{target}"
+    return av.open(name, "w", format=container, container_options=options), None
 
 
 class AspectWriter(io.BufferedWriter):

@@ -162,10 +162,11 @@ def encoding_cost(
     assert isinstance(context, av.VideoCodecContext)
     # as in a run, encoders without transparency do not get it
     open_encoder(context, settings, replace(out, alpha=out.alpha and name in TRANSPARENT))
-    pixels = context.pix_fmt or "yuv420p"
+    pixels, codec = context.pix_fmt or "yuv420p", av.Codec(name, "w").canonical_name
     video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
     pictures = [
-        encoder_picture(frame, pixels) for frame in _at_size(frames, out) or moving_texture(video)
+        encoder_picture(frame, pixels, codec)
+        for frame in _at_size(frames, out) or moving_texture(video)
     ]
     clock = Clock(seconds)
     for k in itertools.count():
