@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr.cli.main import main
-from vsr.errors import BackendError, ModelError, UsageError
+from vsr.errors import BackendError, InputError, ModelError, UsageError
 from vsr.files import batch
-from vsr.files.batch import Batch, Selection
+from vsr.files.batch import Batch, Selection, is_batch
 from vsr.files.job import Job
 from vsr.files.job_list import JobList, ListedJob
 from vsr.files.settings import RunSettings, with_options
@@ -279,6 +280,55 @@ def test_a_folder_of_pictures_is_one_sequence(tmp_path: Path, films: Path) -> No
     result = _run(frames, tmp_path / "out.mp4")
     assert result.exit_code == 0, result.output
     assert contents(tmp_path / "out.mp4").frames == 4
+
+
+@pytest.fixture
+def with_poster(films: Path) -> Path:
+    """The folder of videos, with a picture."""
+    (films / "broken.mp4").unlink()
+    (films / "notes.txt").unlink()
+    Image.new("RGB", (32, 32)).save(films / "poster.jpg")
+    return films
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-existing",), ("--recursive",)], ids=str)
+def test_a_picture_among_videos_is_left_out_with_a_note(
+    tmp_path: Path, with_poster: Path, options: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    result = _run(with_poster, tmp_path / "large", *options)
+    assert result.exit_code == 0, result.output
+    more = {"more/c.mp4"} if "--recursive" in options else set()
+    assert _names(tmp_path / "large") == {"a.mp4", "b.avi.mkv", "b.mkv"} | more
+    assert caplog.text.count("poster.jpg of ") == 1
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_of_videos_and_pictures_does_not_become_a_file(
+    tmp_path: Path, with_poster: Path, exists: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "out.mp4"
+    if exists:
+        target.touch()
+    result = _run(with_poster, target)
+    assert result.exit_code == 2
+    assert "a folder of videos require a folder as OUTPUT" in result.output + caplog.text
+    assert target.exists() == exists
+    with pytest.raises(InputError, match="is a folder, not a video file"):
+        vsr.upscale(with_poster, target, model="bicubic", overwrite=True)
+
+
+def test_pictures_that_are_named_become_pictures(tmp_path: Path, with_poster: Path) -> None:
+    large, poster = tmp_path / "large", with_poster / "poster.jpg"
+    settings = with_options(RunSettings(), model="bicubic", max_frames=4)
+    job = Batch([with_poster / "a.mp4", poster], large, settings)
+    assert [outcome.result for outcome in job.run()] == ["done", "done"]
+    assert _names(large) == {"a.mp4", "poster.jpg"}
+    with Image.open(large / "poster.jpg") as image:
+        assert (image.size, image.format) == ((64, 64), "JPEG")
+    assert is_batch([str(poster.parent)], Selection(pattern="*.jpg"))
+    job = Batch([poster.parent], tmp_path / "other", settings, Selection(pattern="*.jpg"))
+    assert [outcome.target.name for outcome in job.run()] == ["poster.jpg"]
 
 
 # lists of jobs

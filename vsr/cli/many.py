@@ -64,8 +64,9 @@ def run_many(
     ending = Path(folder).suffix[1:].lower()
     if ending in CONTAINERS and not folder.endswith(("/", os.sep)) and not Path(folder).exists():
         raise UsageError(
-            f"several inputs require a folder as OUTPUT, but {folder} looks like a file: name a "
-            f"folder, or write {folder}/ if it is one"
+            f"several inputs or a folder of videos require a folder as OUTPUT, but {folder} looks "
+            f"like a file: name a folder, or write {folder}/ if it is one (frame_%05d.png names "
+            "the pictures among videos)"
         )
     _run_all(Batch([Path(i) for i in inputs], Path(folder), settings, selection, show))
 

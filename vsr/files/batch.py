@@ -10,26 +10,16 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from vsr.errors import (
-    EXIT_DEGRADED,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    InputError,
-    InterruptedRunError,
-    UsageError,
-    VsrError,
-    reason,
-    unexpected,
-)
+from vsr.errors import InputError, UsageError, reason
 from vsr.files.job import Job
-from vsr.files.journal_lines import left_by_an_interrupted_run, mark_interrupted
 from vsr.files.model_choice import default_model
+from vsr.files.outcome import Outcome, exit_code_of, failed, is_complete, outcome_of, table_of
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
 from vsr.inference import models
 from vsr.inference.backend import load_backend
-from vsr.media.pictures.names import find_pictures, is_folder
+from vsr.media.pictures.names import find_pictures, has_videos, is_folder, is_picture
 from vsr.media.target import CONTAINERS
 
 log = logging.getLogger(__name__)
@@ -55,89 +45,11 @@ class Selection:
     """Also process files that are added later, once complete, until the run is stopped."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """Result of one file or job."""
-
-    source: Path | str
-    target: Path
-    result: str
-    """`done`, `degraded`, `failed`, `skipped` or `stopped`."""
-    frames: int = 0
-    fps: float = 0.0
-    message: str = ""
-    """Message: why it failed, or what was lost."""
-
-
 def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
     """Return whether inputs are processed file by file, unlike one video or folder of pictures."""
     if len(inputs) > 1 or selection != Selection():
         return True
     return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
-
-
-def is_complete(target: Path) -> bool:
-    """Return whether an output exists and is complete."""
-    return target.exists() and not left_by_an_interrupted_run(target)
-
-
-def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
-    """Create the output's folder and run a job; return errors as an outcome, without raising."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        return _failed(source, target, f"cannot create the folder {target.parent}: {reason(exc)}")
-    try:
-        report = job.run()
-    except InterruptedRunError as exc:
-        return Outcome(source=source, target=target, result="stopped", message=str(exc))
-    except VsrError as exc:
-        log.debug("%s failed", source, exc_info=True)
-        return _failed(source, target, str(exc))
-    except Exception as exc:  # a bug in vsr
-        log.debug("%s failed", source, exc_info=True)
-        return _failed(source, target, unexpected(exc))
-    result, message = "degraded" if report.degraded else "done", "; ".join(report.closing_words())
-    if report.interrupted:
-        result = "stopped"
-        if not report.resumable:
-            message = _mark_stopped(target, report.frames_out)
-    return Outcome(
-        source=source, target=target, result=result, frames=report.frames_out, fps=report.fps,
-        message=message,
-    )  # fmt: skip
-
-
-def _mark_stopped(target: Path, frames: int) -> str:
-    """Mark an incomplete output, so that the next run makes it again; return a message."""
-    message = f"stopped after {frames} frames: the same command with --skip-existing"
-    try:
-        mark_interrupted(target)
-    except OSError as exc:
-        return f"{message} would skip it: delete {target} before ({reason(exc)})"
-    return f"{message} makes the file again, from the start"
-
-
-def _failed(source: Path | str, target: Path, message: str) -> Outcome:
-    log.error("%s", message)
-    return Outcome(source=source, target=target, result="failed", message=message)
-
-
-def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
-    """Return the exit code of several jobs: 3 if one failed or lost something."""
-    results = {outcome.result for outcome in outcomes}
-    if results & {"failed", "degraded"}:
-        return EXIT_DEGRADED
-    return EXIT_INTERRUPTED if stopped or "stopped" in results else EXIT_DONE
-
-
-def table_of(outcomes: Sequence[Outcome]) -> str:
-    """Return a table, one line per job: result, frames, frames per second, input, message."""
-    rows = [
-        f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.message else ''}{o.message}"
-        for o in outcomes
-    ]
-    return "\n".join([f"{'result':<9}{'frames':>8}{'fps':>9}  file", *rows])
 
 
 @dataclass
@@ -156,6 +68,8 @@ class Batch:
     """Output of the file that was started last."""
     _targets: dict[Path, Path] = field(default_factory=dict)
     """Output of each file found so far; it does not change while a folder is watched."""
+    _left_out: set[Path] = field(default_factory=set)
+    """Pictures among videos found so far."""
     _inputs: set[Path] = field(default_factory=set)
     """Paths of the files found so far, with symbolic links resolved."""
 
@@ -170,7 +84,8 @@ class Batch:
             )
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(
-                f"several inputs require a folder as OUTPUT, but {self.folder} is a file"
+                "several inputs or a folder of videos require a folder as OUTPUT, but "
+                f"{self.folder} is a file (frame_%05d.png names the pictures among videos)"
             )
         if self.folder.exists() and any(
             is_folder(given) and given.samefile(self.folder) for given in self.inputs
@@ -211,7 +126,7 @@ class Batch:
 
     def _process(self, source: Path, target: Path) -> Outcome:
         if (place := target.resolve()) in self._inputs and place != source.resolve():
-            return _failed(
+            return failed(
                 source,
                 target,
                 f"the output {target} is one of the other inputs: name another folder",
@@ -261,9 +176,19 @@ class Batch:
                 within = sorted(given.rglob("*") if self.selection.recursive else given.iterdir())
             except OSError as exc:
                 raise InputError(f"cannot read the folder {given}: {reason(exc)}") from exc
-            for path in within:
-                if self._is_selected(path, given):
-                    yield path, path.relative_to(given)
+            selected = [path for path in within if self._is_selected(path, given)]
+            for path in self._without_pictures(selected, given):
+                yield path, path.relative_to(given)
+
+    def _without_pictures(self, files: list[Path], given: Path) -> list[Path]:
+        """Leave out the pictures of a folder of videos, such as posters, with a note."""
+        if not has_videos(files):
+            return files
+        pictures = [path for path in files if is_picture(path)]
+        if new := [path.name for path in pictures if path not in self._left_out]:
+            log.info("%s of %s left out: pictures among videos", ", ".join(new), given)
+        self._left_out.update(pictures)
+        return [path for path in files if path not in pictures]
 
     def _is_selected(self, path: Path, given: Path) -> bool:
         hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
@@ -278,8 +203,8 @@ class Batch:
 
 
 def _can_keep_name(name: Path) -> bool:
-    """Return whether vsr can write the file's container, so that the output keeps its name."""
-    return name.suffix[1:].lower() in CONTAINERS
+    """Return whether vsr can write the file's format, so that the output keeps its name."""
+    return name.suffix[1:].lower() in CONTAINERS or is_picture(name)
 
 
 def _unused_name(name: Path, used: set[Path]) -> Path:

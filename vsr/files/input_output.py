@@ -85,7 +85,9 @@ def output_folder(path: Path, input_: str) -> Iterator[None]:
         return
     if find_pictures(input_) is None:
         if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(absolute_path(input_))):
-            raise InputError(f"no picture in the folder {input_}")
+            raise InputError(
+                f"no picture in the folder {input_}, or pictures among videos: name a file in it"
+            )
         raise UsageError(
             f"the output {path} is a folder, but the input is not a picture: name a file in it"
         )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.files.batch import Outcome, exit_code_of, is_complete, outcome_of, table_of
 from vsr.files.job import Job
+from vsr.files.outcome import Outcome, exit_code_of, is_complete, outcome_of, table_of
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.media.location import url_for_messages

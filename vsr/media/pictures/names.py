@@ -1,6 +1,7 @@
 """Identifies image inputs and outputs by their names, and lists the files of a sequence."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,12 @@ FORMATS: Final = {
 """Ending of image files -> Pillow's format."""
 ANIMATIONS: Final = {".gif": "gif", ".apng": "apng"}
 """Ending of animations -> FFmpeg's container and codec."""
+_VIDEOS: Final = frozenset({
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".rm", ".rmvb", ".ts",
+    ".vob", ".webm", ".wmv", ".y4m",
+})  # fmt: skip
+"""Endings of video files, with which a folder is no sequence of pictures."""
 _NUMBER: Final = re.compile(r"%(0\d+)?d")
 _PART: Final = re.compile(r"\d+|\D+")
 
@@ -47,6 +54,11 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in FORMATS
 
 
+def has_videos(files: Iterable[Path]) -> bool:
+    """Return whether a file's name is that of a video; images beside it are posters or previews."""
+    return any(file.suffix.lower() in _VIDEOS and file.name[0] != "." for file in files)
+
+
 def is_pattern(path: Path) -> bool:
     """Return whether the name has a placeholder for a number, such as `frame_%05d.png`."""
     return is_picture(path) and len(_NUMBER.findall(path.name)) == 1
@@ -65,8 +77,9 @@ def insert_number(pattern: Path, number: int) -> Path:
 def find_pictures(input_: str) -> PictureFiles | None:
     """Return the image files that an input names; None if it names something else.
 
-    A folder stands for its images in natural order (2 before 10), a pattern for all files that
-    match it in numeric order, with or without gaps. Raises InputError if no file matches a pattern.
+    A folder without videos stands for its images in natural order (2 before 10), a pattern for all
+    files that match it in numeric order, with or without gaps. Raises InputError if no file matches
+    a pattern.
     """
     if is_url(input_) or is_stdin(input_):
         return None
@@ -90,7 +103,10 @@ def is_folder(path: Path) -> bool:
 
 
 def _in_folder(name: str, folder: Path) -> PictureFiles | None:
-    found = [file for file in folder.iterdir() if is_picture(file) and file.is_file()]
+    inside = [file for file in folder.iterdir() if file.is_file()]
+    if has_videos(inside):
+        return None
+    found = [file for file in inside if is_picture(file)]
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     return PictureFiles(name=name, files=files) if files else None
 
