@@ -72,6 +72,16 @@ def test_a_video_through_both_pipes(clip: Path, container: str) -> None:
     assert said[-1]["progress"] == "end"
 
 
+def test_an_mp4_with_its_index_at_the_end_is_named(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(size=(640, 480), frames=30))
+    for name in ("-", "/dev/stdin"):
+        done = _run(name, str(tmp_path / "out.mkv"), data=source.read_bytes())
+        assert done.returncode == 1
+        assert b"with its index at the end, which cannot be read from a pipe" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["in.mp4"]
+
+
 def test_mkv_is_what_a_pipe_gets_by_itself(clip: Path) -> None:
     done = _run(str(clip), "-")
     assert done.stdout.startswith(b"\x1aE\xdf\xa3")

@@ -1,4 +1,4 @@
-"""Counts the frames of an input that are missing."""
+"""Reads an input to its end, and counts the frames that are missing."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,8 @@ from typing import Final
 
 import av
 
-from vsr.errors import reason
+from vsr.errors import InputError, reason
+from vsr.media.location import is_url
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,23 @@ class Losses:
         elif _is_cut_off(container, container.streams.audio):
             self.cut_off = True
             self.add_note("cut", "the file is cut off: its sound ends before its video")
+
+
+def no_frame_error(
+    container: "av.container.InputContainer", video: av.VideoStream, name: str, any_packet: bool
+) -> InputError:
+    """Make the error for an input without a decodable frame; `any_packet`: whether it had packets.
+
+    In a pipe, nothing can be read of an MP4 whose index is behind its data.
+    """
+    backwards = not (any_packet or is_url(container.name) or Path(container.name).is_file())
+    if backwards and "mp4" in container.format.name.split(",") and any(video.index_entries):
+        return InputError(
+            f"{name} is an MP4 or MOV with its index at the end, which cannot be read from a pipe: "
+            "give the file's name, or move the index first (ffmpeg -i in.mp4 -c copy -movflags "
+            "+faststart out.mp4)"
+        )
+    return InputError(f"{name} has a video stream, but no frame of it can be decoded")
 
 
 def read_to_end(container: "av.container.InputContainer", _: object = None) -> Iterator[Packet]:

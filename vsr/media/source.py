@@ -17,7 +17,7 @@ from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import url_for_messages
-from vsr.media.missing_frames import Losses
+from vsr.media.missing_frames import Losses, no_frame_error
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
@@ -209,7 +209,8 @@ class Source:
                 return
             if is_cover(item.stream):  # FFmpeg passes on cover art first
                 self._covers[item.stream.index] = bytes(item)
-        raise InputError(f"{self.name} has a video stream, but no frame of it can be decoded")
+        any_packet = self._timestamps.end > 0
+        raise no_frame_error(self._container, self.video, self.name, any_packet)
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
         packets = self._reading.demux(self._container, self._streams)
