@@ -82,6 +82,17 @@ def test_an_mp4_with_its_index_at_the_end_is_named(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["in.mp4"]
 
 
+@pytest.mark.parametrize("name", ["out.mkv", "link.mkv", "out.png"])
+def test_a_named_pipe_is_not_replaced(tmp_path: Path, clip: Path, name: str) -> None:
+    os.mkfifo(pipe := tmp_path / name.replace("link", "out"))
+    if name == "link.mkv":
+        (tmp_path / name).symlink_to(pipe)
+    done = _run(str(clip), str(tmp_path / name), "-y", "--max-frames", "1")
+    assert done.returncode == 1
+    assert b"is a pipe or a device" in done.stderr and b"use - as OUTPUT" in done.stderr
+    assert pipe.is_fifo()
+
+
 def test_mkv_is_what_a_pipe_gets_by_itself(clip: Path) -> None:
     done = _run(str(clip), "-")
     assert done.stdout.startswith(b"\x1aE\xdf\xa3")

@@ -87,6 +87,11 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
         raise OutputError(f"the output folder does not exist: {folder} (create it first)")
     if is_part_of(path, source):
         raise UsageError(f"input and output are the same file: {path}")
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"the output {path} is a pipe or a device, which would be replaced by a file: "
+            f"use - as OUTPUT and redirect it (vsr run INPUT - > {path})"
+        )
     if path.exists() and not overwrite:
         raise output_exists_error(path)
 
