@@ -218,6 +218,31 @@ def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path, many
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"in.ts", "small.ts"}
 
 
+def test_what_a_killed_run_left_is_deleted_by_the_next(tmp_path: Path) -> None:
+    clip, out = long_clip(tmp_path), tmp_path / "out[1].mp4"
+    slow = ["--model", "bicubic", "--scale", "4", "--preset", "placebo", "--segment", "0"]
+    process = start(clip, out, *slow)
+    while not (left := list(tmp_path.glob(".*.part*"))):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    [dead] = left
+    ours = dead.name.replace(str(process.pid), str(os.getpid()))  # a process that still runs
+    others = {
+        ours,
+        dead.name.replace("out[1]", "out1"),
+        f"{dead.name}.txt",
+        dead.name.replace(dead.name.split("-")[1].split(".")[0], "another"),
+    }
+    for name in others:
+        (tmp_path / name).touch()
+    process = start(clip, out, "--model", "bicubic", "--max-frames", "2", "--preset", "ultrafast")
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 0, words
+    assert f"deleted {dead}, which a killed run left" in words
+    assert {p.name for p in tmp_path.iterdir()} == {"in.ts", out.name, "small.ts"} | others
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

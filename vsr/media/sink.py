@@ -28,7 +28,7 @@ from vsr.media.passthrough import (
     kept_tags,
     movie_timescale,
 )
-from vsr.media.target import container_format, part_path
+from vsr.media.target import container_format, delete_abandoned_parts, part_path
 from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
@@ -181,6 +181,7 @@ class Sink:
             options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
+        delete_abandoned_parts(self.path)
         part = absolute_path(str(self._part))
         made, self._file = open_output(part, self._format, options, video.sample_aspect)
         return made

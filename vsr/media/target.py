@@ -1,7 +1,11 @@
 """Checks the name and location of an output file before anything is opened."""
 
+import logging
 import os
+import platform
 import re
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +13,8 @@ from vsr.errors import OutputError, UsageError, reason
 from vsr.media.pictures.names import is_picture
 from vsr.media.references import is_part_of
 from vsr.media.whole_file import real_path
+
+log = logging.getLogger(__name__)
 
 CONTAINERS: Final = {
     "mp4": "mp4",
@@ -108,5 +114,41 @@ def part_path(path: Path) -> Path:
     It is valid UTF-8 even if the output's name is not.
     """
     path = real_path(path)
-    stem = os.fsencode(path.stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
-    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
+    return path.with_name(f"{_part_stem(path)}{os.getpid()}-{_computer()}.part{path.suffix}")
+
+
+def delete_abandoned_parts(path: Path) -> None:
+    """Delete the temporary files of the same output whose process on this computer was killed."""
+    path = real_path(path)
+    before, after = _part_stem(path), f"-{_computer()}.part{path.suffix}"
+    form = re.compile(rf"{re.escape(before)}(\d{{1,9}}){re.escape(after)}")
+    with suppress(OSError):  # opening the output raises the error
+        for file in list(path.parent.iterdir()):
+            if (found := form.fullmatch(file.name)) and not _is_running(int(found[1])):
+                file.unlink()
+                log.info("deleted %s, which a killed run left", file)
+
+
+def _part_stem(path: Path) -> str:
+    return f".{os.fsencode(path.stem)[:_MAX_STEM_BYTES].decode(errors='ignore')}."
+
+
+def _computer() -> str:
+    """Return an identifier of the computer or container whose process numbers are used here."""
+    name = platform.node()
+    with suppress(OSError):  # Linux
+        name += str(Path("/proc/self/ns/pid").stat().st_ino)
+    return f"{zlib.crc32(name.encode('utf-8', 'replace')):08x}"
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process exists; True if that is unknown."""
+    if os.name != "posix":  # elsewhere, signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True

@@ -17,7 +17,7 @@ from vsr.media.passthrough import close_quietly
 from vsr.media.pictures.extras import Extras
 from vsr.media.pictures.names import ANIMATIONS
 from vsr.media.pictures.stills import apply_display_matrix, make_image, rgb_of
-from vsr.media.target import part_path
+from vsr.media.target import delete_abandoned_parts, part_path
 from vsr.media.timestamps import Packet
 from vsr.media.whole_file import real_path
 
@@ -55,6 +55,7 @@ class AnimationSink:
         self._base, self._last = _UNIT[self._kind], -1
         self._encoding = PacketMatcher[Frame]()
         self._part = part_path(path)
+        delete_abandoned_parts(path)
         self._graph: av.filter.Graph | None = None
         self._rate = video.rate
         self._options = {_LOOP[self._kind]: str(_ONCE[self._kind] if loop is None else loop)}
