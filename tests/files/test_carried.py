@@ -12,8 +12,14 @@ from PIL import Image
 
 from tests.clips import Clip, make_clip, picture
 from tests.files.test_faithful import upscaled
+from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.timestamps import Packet
 
+NO_MARK = (
+    Disposition.default | Disposition.attached_pic | Disposition.timed_thumbnails
+    | Disposition.non_diegetic | Disposition.metadata | Disposition.dependent
+    | Disposition.still_image | Disposition.multilayer
+)  # fmt: skip
 WEBM = {"codec": "vp9", "preset": "8"}
 
 
@@ -106,3 +112,105 @@ def _covers(path: Path) -> list[tuple[str, bytes]]:
 def _tags(path: Path, index: int) -> dict[str, str]:
     with av.open(str(path)) as container:
         return container.streams[index].metadata
+
+
+@pytest.mark.parametrize(("source", "target"), [("mkv", "mp4"), ("mkv", "mov"), ("mkv", "mkv")])
+def test_titles_of_tracks_survive_two_runs(tmp_path: Path, source: str, target: str) -> None:
+    """FFmpeg calls a track's title `name` when it reads an MP4, and `title` when it writes one."""
+    made = _marked(tmp_path / f"in.{source}", title="Kommentar äöü")
+    upscaled(made, f"out.{target}")
+    upscaled(tmp_path / f"out.{target}", f"again.{target}")
+    upscaled(tmp_path / f"again.{target}", "last.mkv")
+    for index in (0, 1):
+        tags = _tags(tmp_path / "last.mkv", index)
+        assert tags["title"] == "Kommentar äöü"
+        assert "NAME" not in tags
+
+
+@pytest.mark.parametrize(
+    ("language", "held"),
+    [
+        ("deu", "ger"),
+        ("ger", "ger"),
+        ("fra", "fra"),
+        ("fre", "fra"),
+        ("cze", "ces"),
+        ("swe", "sve"),
+    ],
+)
+def test_a_language_is_written_into_mov_with_the_code_it_has_there(
+    tmp_path: Path, language: str, held: str
+) -> None:
+    source = _marked(tmp_path / "in.mp4", language=language)
+    _, report = upscaled(source, "out.mov")
+    assert [_tags(tmp_path / "out.mov", k)["language"] for k in (0, 1)] == [held, held]
+    assert report.notes == []
+    upscaled(tmp_path / "out.mov", "back.mkv")
+    assert _tags(tmp_path / "back.mkv", 1)["language"] == {"sve": "swe"}.get(held, held)
+
+
+@pytest.mark.parametrize(
+    ("target", "marks", "said"),
+    [
+        ("mov", {"language": "nob"}, "the language of audio #1 (aac, nob)"),
+        ("mp4", {"language": "pt-BR"}, "the language of audio #1 (aac, pt-BR)"),
+        ("flv", {"language": "deu"}, "the language of audio #1 (aac, deu)"),
+        ("ts", {"title": "Deutsch"}, "the title 'Deutsch' of audio #1 (aac)"),
+        ("mov", {"flags": "comment"}, "the flag comment of audio #1 (aac)"),
+        ("ts", {"flags": "original"}, "the flag original of audio #1 (aac)"),
+        ("nut", {"flags": "forced"}, "the flag forced of audio #1 (aac)"),
+        ("webm", {"flags": "comment"}, "the flag comment of audio #1 (aac)"),
+    ],
+)
+def test_marks_a_container_drops_are_named(
+    tmp_path: Path, target: str, marks: dict[str, str], said: str
+) -> None:
+    source = _marked(tmp_path / "in.mkv", **marks)
+    _, report = upscaled(source, f"out.{target}", **(WEBM if target == "webm" else {}))
+    assert said in report.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["audio", "subtitle"])
+@pytest.mark.parametrize("form", ["mp4", "mov", "3gp", "matroska", "webm", "mpegts", "flv", "nut"])
+def test_a_flag_is_read_back_or_named_as_lost(form: str, kind: str) -> None:
+    codecs = {"webm": ("libopus", "webvtt"), "matroska": ("aac", "subrip"), "nut": ("aac", "ass")}
+    codecs |= {"mpegts": ("aac", "dvb_subtitle")}
+    codec = codecs.get(form, ("aac", "mov_text"))[kind == "subtitle"]
+    if (form, kind) == ("flv", "subtitle"):
+        pytest.skip("FLV has no subtitles")
+    for flag in (f for f in Disposition if f not in NO_MARK):
+        content = io.BytesIO()
+        with av.open(content, "w", format=form) as out:
+            written = _one_packet(out, kind, codec, flag)
+            named = describe_lost_marks(written, form)
+        content.seek(0)
+        with av.open(content) as read:
+            kept = bool(read.streams[0].disposition & flag)
+        assert kept == (not named), f"{flag.name} of {kind} in {form}: said '{named}'"
+
+
+def _one_packet(out: Any, kind: str, codec: str, flag: Disposition) -> Any:
+    stream = out.add_stream(codec, rate=48_000) if kind == "audio" else out.add_mux_stream(codec)
+    stream.time_base, stream.disposition = Fraction(1, 1000), flag
+    stream.metadata.update(stream_tags(stream, out.format.name))
+    packet: Packet = av.Packet(b"\0\2ab")
+    packet.stream, packet.pts, packet.dts, packet.duration = stream, 0, 0, 50
+    packet.time_base, packet.is_keyframe = Fraction(1, 1000), True
+    out.mux(packet)
+    return stream
+
+
+def _marked(path: Path, title: str = "", language: str = "", flags: str = "") -> Path:
+    """Write a clip whose video and sound have these marks."""
+    plain = make_clip(path.with_name("plain.mp4"), Clip(languages=("und",)))
+    with av.open(str(path), "w") as out, av.open(str(plain)) as source:
+        streams = [out.add_stream_from_template(s, opaque=True) for s in source.streams]
+        for stream in streams:
+            stream.metadata.update({"title": title} if title else {})
+            stream.metadata.update({"language": language} if language else {})
+            stream.disposition = Disposition[flags] if flags else Disposition.default
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return path

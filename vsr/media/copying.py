@@ -8,7 +8,8 @@ from typing import Final
 import av
 from av.bitstream import BitStreamFilterContext
 
-from vsr.media.passthrough import MP4_FAMILY, can_hold_video, close_quietly, kept_tags
+from vsr.media.passthrough import MP4_FAMILY, can_hold_video, close_quietly
+from vsr.media.stream_tags import stream_tags
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def copy_stream(
         copy = _blank(output, stream.type)
         _take_parameters(stream, copy)
     copy.time_base = stream.time_base
-    copy.metadata.update(kept_tags(stream.metadata))
+    copy.metadata.update(stream_tags(stream, output.format.name))
     copy.disposition = stream.disposition
     return copy
 

@@ -17,7 +17,8 @@ from vsr.media.copying import (
     stream_label,
 )
 from vsr.media.hidden import StartCutter
-from vsr.media.passthrough import kept_tags
+from vsr.media.passthrough import STATISTICS_TAGS
+from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.timestamps import MonotonicDts, Packet
 from vsr.media.transcode import (
     AudioTranscoder,
@@ -71,6 +72,8 @@ class OtherStreams:
     """Picture of each cover art stream, by the stream's index in the input."""
     left_out: list[str] = field(default_factory=list)
     """Names of streams that the container cannot hold in any form, for messages."""
+    lost: list[str] = field(default_factory=list)
+    """Properties that the container drops of streams it holds, for messages."""
     converted: list[str] = field(default_factory=list)
     """Descriptions of streams that get another codec, for messages."""
     _converters: dict[int, _PacketConverter] = field(default_factory=dict)
@@ -97,10 +100,12 @@ class OtherStreams:
             converter = self._encoded(stream, encoder)
         if converter is None:
             self.left_out.append(stream_label(stream))
-        else:
-            self._converters[stream.index] = converter
-            encoded = isinstance(converter, AudioTranscoder)
-            self._cutters[stream.index] = StartCutter(form, stream, encoded)
+            return
+        self._converters[stream.index] = converter
+        encoded = isinstance(converter, AudioTranscoder)
+        self._cutters[stream.index] = StartCutter(form, stream, encoded)
+        if marks := describe_lost_marks(stream, form):
+            self.lost.append(f"{marks} of {stream_label(stream)}")
 
     def _copying(self, stream: av.stream.Stream) -> _PacketConverter:
         copy = copy_stream(self.output, stream)
@@ -120,7 +125,8 @@ class OtherStreams:
                 made = SubtitleConverter(self.output, stream, encoder)
         except _ERRORS:
             return None
-        made.stream.metadata.update(kept_tags(stream.metadata))
+        tags = stream_tags(stream, self.output.format.name, STATISTICS_TAGS)
+        made.stream.metadata.update(tags)
         made.stream.disposition = stream.disposition
         self.converted.append(f"{stream_label(stream)} becomes {codec_name(made.stream)}")
         return made

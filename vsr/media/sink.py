@@ -9,6 +9,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, reason
+from vsr.media.copying import stream_label
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import PIXEL_FORMAT, Frame, encoder_picture, now
 from vsr.media.location import absolute_path
@@ -28,6 +29,7 @@ from vsr.media.passthrough import (
     kept_tags,
     movie_timescale,
 )
+from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.target import container_format, delete_abandoned_parts, part_path
 from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
@@ -117,7 +119,7 @@ class Sink:
     @property
     def left_out(self) -> list[str]:
         """Streams and properties that the container cannot hold, as text for messages."""
-        return self._others.left_out + self._lost
+        return self._others.left_out + self._lost + self._others.lost
 
     @property
     def converted(self) -> list[str]:
@@ -199,8 +201,10 @@ class Sink:
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
-                added.metadata.update(kept_tags(stream.metadata, STATISTICS_TAGS))
+                added.metadata.update(stream_tags(stream, self._format, STATISTICS_TAGS))
                 added.disposition = stream.disposition
+                if marks := describe_lost_marks(stream, self._format):
+                    self._lost.append(f"{marks} of {stream_label(stream)}")
             elif is_chapter_track(stream, passthrough.chapters):
                 continue  # the muxer writes a new one
             elif is_rewritten_timecode(stream, passthrough.video, self._format):
