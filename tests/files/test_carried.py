@@ -20,6 +20,7 @@ NO_MARK = (
     | Disposition.non_diegetic | Disposition.metadata | Disposition.dependent
     | Disposition.still_image | Disposition.multilayer
 )  # fmt: skip
+NONE: dict[str, str] = {}
 WEBM = {"codec": "vp9", "preset": "8"}
 
 
@@ -200,13 +201,32 @@ def _one_packet(out: Any, kind: str, codec: str, flag: Disposition) -> Any:
     return stream
 
 
-def _marked(path: Path, title: str = "", language: str = "", flags: str = "") -> Path:
+@pytest.mark.parametrize(("target", "audio"), [("mkv", "copy"), ("nut", "encode")])
+def test_counts_of_the_inputs_packets_are_not_carried_over(
+    tmp_path: Path, target: str, audio: str
+) -> None:
+    """mkvmerge writes them with the language of their names."""
+    counts = {
+        "BPS": "12", "BPS-eng": "34", "NUMBER_OF_FRAMES-eng": "12", "NUMBER_OF_BYTES-eng": "9",
+        "DURATION-eng": "00:00:09.000000000", "_STATISTICS_TAGS-eng": "BPS", "vendor_id": "FFMP",
+    }  # fmt: skip
+    source = _marked(tmp_path / "in.mkv", tags={**counts, "SOURCE_ID": "0100"})
+    upscaled(source, f"out.{target}", audio=audio, max_frames=4)
+    for index in (0, 1):
+        tags = _tags(tmp_path / f"out.{target}", index)
+        assert tags["SOURCE_ID"] == "0100"
+        assert not {key.upper() for key in counts} & {key.upper() for key in tags}
+
+
+def _marked(
+    path: Path, title: str = "", language: str = "", flags: str = "", tags: dict[str, str] = NONE
+) -> Path:
     """Write a clip whose video and sound have these marks."""
     plain = make_clip(path.with_name("plain.mp4"), Clip(languages=("und",)))
     with av.open(str(path), "w") as out, av.open(str(plain)) as source:
         streams = [out.add_stream_from_template(s, opaque=True) for s in source.streams]
         for stream in streams:
-            stream.metadata.update({"title": title} if title else {})
+            stream.metadata.update({**tags, **({"title": title} if title else {})})
             stream.metadata.update({"language": language} if language else {})
             stream.disposition = Disposition[flags] if flags else Disposition.default
         for packet in source.demux():

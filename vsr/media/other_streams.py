@@ -17,7 +17,6 @@ from vsr.media.copying import (
     stream_label,
 )
 from vsr.media.hidden import StartCutter
-from vsr.media.passthrough import STATISTICS_TAGS
 from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.timestamps import MonotonicDts, Packet
 from vsr.media.transcode import (
@@ -125,8 +124,7 @@ class OtherStreams:
                 made = SubtitleConverter(self.output, stream, encoder)
         except _ERRORS:
             return None
-        tags = stream_tags(stream, self.output.format.name, STATISTICS_TAGS)
-        made.stream.metadata.update(tags)
+        made.stream.metadata.update(stream_tags(stream, self.output.format.name))
         made.stream.disposition = stream.disposition
         self.converted.append(f"{stream_label(stream)} becomes {codec_name(made.stream)}")
         return made

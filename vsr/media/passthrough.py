@@ -12,12 +12,15 @@ import av
 
 log = logging.getLogger(__name__)
 
-_CONTAINER_TAGS: Final = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-"""Tags that describe the input's container, not its content."""
-STATISTICS_TAGS: Final = frozenset(
-    {"bps", "duration", "number_of_frames", "number_of_bytes", "alpha_mode"}
+_CONTAINER_TAGS: Final = frozenset(
+    {"major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id"}
 )
-"""Matroska tags that describe a stream's old packets; `_statistics_*` tags are dropped too."""
+"""Tags that describe the input's container and its writer, not its content."""
+_STATISTICS_TAGS: Final = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes"})
+_STATISTICS: Final = "_statistics"
+"""Tags, and the beginning of others, with which Matroska files count a stream's old packets."""
+CODING_TAGS: Final = frozenset({"alpha_mode"})
+"""Tags that describe how a video was encoded."""
 MP4_FAMILY: Final = frozenset({"mp4", "mov", "3gp"})
 """Containers of the MP4 family that `vsr.media.sink` writes."""
 _MATROSKA: Final = frozenset({"matroska", "webm"})
@@ -85,13 +88,18 @@ class Passthrough:
 
 
 def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Return the tags that stay valid in another container, without the `outdated` ones."""
+    """Return the tags that stay valid in another container, without the `outdated` ones.
+
+    A tag's name may end with its language, as in `BPS-eng`.
+    """
     dropped = _CONTAINER_TAGS | outdated
-    return {
-        key: value
-        for key, value in tags.items()
-        if key.lower() not in dropped and not (outdated and key.lower().startswith("_statistics"))
-    }
+    return {key: tags[key] for key in tags if key.lower().partition("-")[0] not in dropped}
+
+
+def without_statistics(tags: dict[str, str]) -> dict[str, str]:
+    """Return a stream's tags without those that count its packets, as an output may hold fewer."""
+    kept = kept_tags(tags, _STATISTICS_TAGS)
+    return {key: kept[key] for key in kept if not key.lower().startswith(_STATISTICS)}
 
 
 def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:

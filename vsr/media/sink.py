@@ -16,9 +16,9 @@ from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
 from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import (
+    CODING_TAGS,
     HOLD_ROTATION_AND_CHAPTERS,
     MP4_FAMILY,
-    STATISTICS_TAGS,
     Passthrough,
     close_quietly,
     cut_chapters,
@@ -201,7 +201,7 @@ class Sink:
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
-                added.metadata.update(stream_tags(stream, self._format, STATISTICS_TAGS))
+                added.metadata.update(stream_tags(stream, self._format, CODING_TAGS))
                 added.disposition = stream.disposition
                 if marks := describe_lost_marks(stream, self._format):
                     self._lost.append(f"{marks} of {stream_label(stream)}")

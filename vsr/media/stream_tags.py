@@ -8,7 +8,7 @@ from typing import Final
 import av
 from av.stream import Disposition
 
-from vsr.media.passthrough import kept_tags
+from vsr.media.passthrough import kept_tags, without_statistics
 from vsr.media.timestamps import Packet
 
 _TWO_CODES: Final = (
@@ -49,7 +49,7 @@ def stream_tags(
     stream: av.stream.Stream, container: str, outdated: frozenset[str] = frozenset()
 ) -> dict[str, str]:
     """Return the tags that a stream's copy gets in a container, without the `outdated` ones."""
-    tags = kept_tags(stream.metadata, outdated)
+    tags = without_statistics(kept_tags(stream.metadata, outdated))
     if "name" in tags and "title" not in tags:  # FFmpeg reads an MP4's title as "name"
         tags["title"] = tags.pop("name")
     if language := tags.pop("language", ""):
