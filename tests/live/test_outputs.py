@@ -199,6 +199,9 @@ def test_only_what_explains_a_failure_is_kept_of_ffmpegs_log() -> None:
         (16, "rtmp", "Cannot open connection tcp://127.0.0.1:9\n"),
     ]
     words = error_text(ConnectionRefusedError(111, "Connection refused"), said)
+    assert words == "Connection refused"  # said once
+    said = [(16, "tcp", "Failed to resolve hostname nohost: Name or service not known\n")]
+    words = error_text(OSError(5, "Input/output error"), said)
     assert words == (
-        "Connection refused (Connection to tcp://127.0.0.1:9 failed: Connection refused)"
+        "Input/output error (Failed to resolve hostname nohost: Name or service not known)"
     )

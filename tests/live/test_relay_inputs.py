@@ -103,8 +103,8 @@ def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path
     no_stream = "no server answers there, or it is not a stream"
     no_video = "sends data that is not a video"
     told = {
-        ("rtmp", _noise): no_stream,
-        ("rtmp", _handshake): no_stream,
+        ("rtmp", _noise): "no RTMP server answers there",
+        ("rtmp", _handshake): "no RTMP server answers there",
         ("rtmp", _page): "cannot open rtmp://",
         ("http", _noise): no_video,
         ("http", _page): no_stream,
@@ -134,6 +134,22 @@ def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path
         assert words in end.stderr
     assert "Traceback" not in "".join(one.said for one in stuck)
     assert [one.process.returncode for one in stuck] == [130, 130]
+
+
+@needs_nginx
+def test_a_stream_that_nobody_publishes_and_an_application_that_is_missing(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=1))
+    usual = ("relay", "--model", "bicubic", "--retry-max", "1")
+    with Server(tmp_path / "nginx", "idle_streams off;") as server:
+        absent, key = server.url("absent"), f"rtmp://127.0.0.1:{server.port}/k3y"
+        nobody = CliRunner().invoke(main, [*usual, absent, str(tmp_path / "out.mkv")])
+        refused = CliRunner().invoke(main, [*usual, str(clip), key])
+        capitals = server.url("a").replace("rtmp", "RTMP")
+        sent = CliRunner().invoke(main, [*usual, str(clip), capitals])
+    assert "nobody publishes this stream, or no RTMP server answers there" in nobody.stderr
+    assert "is the URL rtmp://HOST/APPLICATION/KEY?" in refused.stderr
+    assert "k3y" not in refused.stderr
+    assert sent.exit_code == 0, sent.stderr
 
 
 def test_an_output_that_answers_noise_holds_no_other_back(tmp_path: Path) -> None:

@@ -3,7 +3,13 @@
 import pytest
 
 from vsr.errors import UsageError
-from vsr.media.location import check_address, mask_secrets, url_for_messages
+from vsr.media.location import (
+    check_address,
+    check_protocol,
+    mask_secrets,
+    normal_url,
+    url_for_messages,
+)
 
 SECRET = "k3y-5ecret"
 
@@ -87,3 +93,11 @@ def test_addresses_that_servers_have() -> None:
         "udp://@:5000", "srt://:9000?mode=listener", "rtsp://me:p%2Fw@h:554/1", "in:put.mp4",
     ):  # fmt: skip
         check_address(url)
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals() -> None:
+    assert normal_url("RTMP://Host/App/Key") == "rtmp://Host/App/Key"
+    assert normal_url("My Files/A.MP4") == "My Files/A.MP4"
+    check_protocol("RTMP://Host/App/Key")
+    with pytest.raises(UsageError, match="does not support nothing"):
+        check_protocol("nothing://host")

@@ -398,12 +398,13 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "either INPUT or --size is required"),
+        ((), "INPUT is missing: give a file or URL, or --size"),
+        (("in.mp4", "--size", "64x48"), "--size replaces INPUT: leave one of them out"),
         (("--size", "640"), "not a size such as 640x360"),
         (("--size", "0x360"), "not a size such as 640x360"),
         (("--size", "²x360"), "not a size such as 640x360"),
         (("none.mp4",), "no such file"),
-        (("none.mp4", "--fps", "50"), "--fps requires --size: an input has its own frame rate"),
+        (("none.mp4", "--fps", "50"), "--fps applies only to --size: INPUT has its own frame rate"),
         (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vsr.cli.given import refuse
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import print_result
 from vsr.cli.terminal import exit_on_error, run_stoppable, start_logging, verbosity
@@ -88,8 +89,10 @@ def compare(
             check_output_path(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
             raise UsageError("--models requires exactly one video and no --reference")
-        if models and lpips:
-            raise UsageError("--lpips cannot be combined with --models")
+        if models:
+            refuse(["lpips", "align", "max_frames"], "cannot be combined with --models")
+        else:
+            refuse(["at", "seconds", "scale"], "applies only to the excerpt of --models")
 
         def work(stop: threading.Event) -> "Comparison":
             if not models:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.core import ParameterSource
 
+from vsr.cli.given import is_given, option_name
 from vsr.cli.streams import print_result
 from vsr.cli.terminal import run_stoppable
 from vsr.errors import UsageError
@@ -76,16 +76,12 @@ def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Sho
     from vsr.cli.job_list import read_list
     from vsr.files.job_list import JobList
 
-    given = [p for p in context.command.params if p.name and _is_given(context, p.name)]
+    others = [p for p in context.command.params if p.name and p.name not in _ALLOWED_WITH_LIST]
+    given = [p for p in others if is_given(str(p.name))]
     if given:
-        name = max(given[0].opts, key=len) if given[0].opts[0].startswith("-") else "INPUT, OUTPUT"
+        name = option_name(given[0]) if isinstance(given[0], click.Option) else "INPUT, OUTPUT"
         raise UsageError(f"with --list, set {name} in {path}, not on the command line")
     _run_all(JobList(read_list(path, context.command), skip_existing, show))
-
-
-def _is_given(context: click.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source == ParameterSource.COMMANDLINE and name not in _ALLOWED_WITH_LIST
 
 
 def _run_all(jobs: "Batch | JobList") -> None:

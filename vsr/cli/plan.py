@@ -95,10 +95,12 @@ def plan(
 
     start_logging(verbose, quiet)
     with exit_on_error(verbose):
-        if (source is None) == (size is None):
-            raise UsageError("either INPUT or --size is required")
+        if source is None and size is None:
+            raise UsageError("INPUT is missing: give a file or URL, or --size")
+        if source is not None and size is not None:
+            raise UsageError("--size replaces INPUT: leave one of them out")
         if source is not None and fps is not None:
-            raise UsageError("--fps requires --size: an input has its own frame rate")
+            raise UsageError("--fps applies only to --size: INPUT has its own frame rate")
         wanted = dict.fromkeys(model_name_for(name, look) for name in names)
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = task_without_input(

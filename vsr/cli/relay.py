@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from click.core import ParameterSource
 
 from vsr.cli.encoder_options import preset_options, rate_options
+from vsr.cli.given import is_given, option_name
 from vsr.cli.network_options import flicker_option, look_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.terminal import (
@@ -171,12 +171,10 @@ def relay(
 
 def _check_no_other_options(config: Path) -> None:
     """Raise UsageError for command-line arguments that belong to each relay in the file."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
+    for parameter in click.get_current_context().command.params:
         name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in _SHARED:
-            what = "URLs" if name == "urls" else max(parameter.opts, key=len)
+        if name not in _SHARED and is_given(name):
+            what = "URLs" if name == "urls" else option_name(parameter)
             raise UsageError(f"with --config, set {what} in {config}, for each relay")
 
 

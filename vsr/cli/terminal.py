@@ -23,6 +23,7 @@ from vsr.cli.streams import flush_all
 from vsr.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_USAGE,
     OutputError,
     UsageError,
     VsrError,
@@ -119,7 +120,10 @@ def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fr
 
 
 def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text") -> None:
-    """Log to stderr without mixing with a progress line; `form`: `text` or `json`."""
+    """Log to stderr without mixing with a progress line; `form`: `text` or `json`.
+
+    Ends the program if the user asked for more and for fewer messages.
+    """
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # clears the progress line
@@ -132,6 +136,8 @@ def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text"
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)
+    if verbose and quiet:
+        fail("--verbose and --quiet exclude each other: use one of them", EXIT_USAGE, False)
 
 
 @contextmanager

@@ -68,6 +68,9 @@ def compare_models(
     """
     path = os.fspath(source)
     names = list(dict.fromkeys((BICUBIC, *settings.models)))
+    backend = load_backend(settings.run.backend, settings.run.device)
+    for name in names:  # before the first one is run, which takes long
+        find(name, settings.run.scale, backend, settings.run.precision)
     start, frames = _frame_range(path, settings.at, settings.seconds)
     with tempfile.TemporaryDirectory(prefix="vsr-compare-") as folder:
         outputs: list[Path] = []

@@ -38,13 +38,13 @@ class Lpips:
 def _weights(path: Path) -> dict[str, npt.NDArray[Any]]:
     weights: dict[str, npt.NDArray[Any]] = {}
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("it is not an .npz file")
         with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise ValueError("the file is a single array")
             for name, shape in SHAPES.items():
                 if name not in archive.files:
                     raise ValueError(f"array {name} is missing")
-                weights[name] = archive[name]
+                weights[name] = _array(archive, name)
                 if weights[name].shape != shape:
                     raise ValueError(f"array {name} has shape {weights[name].shape}, not {shape}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
@@ -52,3 +52,12 @@ def _weights(path: Path) -> dict[str, npt.NDArray[Any]]:
             f"cannot read LPIPS weights (AlexNet, .npz) from {path}: {reason(exc)}"
         ) from exc
     return weights
+
+
+def _array(archive: Any, name: str) -> npt.NDArray[Any]:
+    """Return an array of an archive. Raises ValueError, without numpy's advice to unpickle it."""
+    try:
+        found: npt.NDArray[Any] = archive[name]
+    except ValueError as exc:
+        raise ValueError(f"array {name} does not hold plain numbers, or is damaged") from exc
+    return found

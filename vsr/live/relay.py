@@ -23,14 +23,14 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.output.encode import check_encoder
 from vsr.live.output.encoding import live_bit_depth, live_side_data
 from vsr.live.output.plan import check_outputs, output_name
-from vsr.live.output.rates import live_settings, service_of
+from vsr.live.output.rates import check_rate, live_settings
 from vsr.live.output.spares import Spares
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.live.status.snapshot import StreamFacts
 from vsr.media.frame import now
-from vsr.media.location import is_stdin, is_url, url_for_messages
+from vsr.media.location import is_stdin, is_url, normal_url, url_for_messages
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
@@ -65,6 +65,7 @@ class Relay:
         Raises UsageError, InputError or OutputError for errors that are detected before anything
         is opened.
         """
+        input_, outputs = normal_url(input_), [normal_url(url) for url in outputs]
         _check(input_, outputs, settings)
         self._outputs, self.settings = list(outputs), settings
         self._log = RelayLog(log, settings.name)
@@ -241,12 +242,14 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
     if not outputs:
         raise UsageError("give at least one OUTPUT_URL")
     source = "stdin" if is_stdin(input_) else input_
-    if len({source, *outputs}) <= len(outputs):
-        raise UsageError("input and outputs must all differ: the relay would read its own output")
+    if source in outputs:
+        raise UsageError("input and output are the same: the relay would read its own output")
+    if twice := next((url for url in outputs if outputs.count(url) > 1), None):
+        raise UsageError(f"{output_name(twice)} is given twice as an output: leave one out")
     check_encoder(settings.encoder)  # first: outputs are advised for an encoder that can be used
     check_outputs(outputs, settings.output, settings.encoder)
     check_input(input_, settings.ingest)
-    service_of(settings.stream_preset)
+    check_rate(settings.encoder, settings.stream_preset)
     if settings.rolling.report is not None:
         check_report_path(settings.rolling.report)
 

@@ -79,9 +79,16 @@ def darkened(planes: Planes) -> Planes:
 def _read(path: Path) -> av.VideoFrame:
     try:
         with av.open(absolute_path(str(path))) as file:
-            return next(file.decode(video=0))
+            frames = file.decode(video=0)
+            image, following = next(frames), next(frames, None)
     except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
         raise InputError(f"cannot read the slate {path} as an image: {reason(exc)}") from exc
+    if following is not None:
+        raise InputError(
+            f"the slate {path} is a video, and only an image is shown: save one of its frames as "
+            "a .png"
+        )
+    return image
 
 
 def _fit_image(

@@ -47,6 +47,11 @@ class Filtering:
         if self.deinterlace not in DEINTERLACE:
             known = ", ".join(DEINTERLACE)
             raise UsageError(f"deinterlace is '{self.deinterlace}': it must be one of {known}")
+        if self.detelecine and self.deinterlace in ("frame", "bob"):
+            raise UsageError(
+                f"--detelecine and --deinterlace {self.deinterlace} exclude each other: use one "
+                "(--detelecine also deinterlaces what remains combed)"
+            )
         for name, _ in split_chain(self.filters or ""):
             if not takes_one_video(name):
                 raise UsageError(

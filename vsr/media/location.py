@@ -20,8 +20,8 @@ READ_TIMEOUT: Final = 30.0
 STDIN: Final = "-"
 _PROBE_S: Final = 1.0
 """Probe duration in seconds of stream time; for FLV with one stream, FFmpeg uses all of it."""
-
-
+_NO_STREAM: Final = "no server answers there, or it is not a stream"
+_NO_RTMP: Final = "nobody publishes this stream, or no RTMP server answers there"
 _XML_HEAD_BYTES: Final = 4096
 """Number of bytes in which to look for the root element of an XML file."""
 _MIN_PIECE_LENGTH: Final = 4
@@ -46,6 +46,12 @@ def is_stdin(text: str) -> bool:
 def is_url(text: str) -> bool:
     """Return whether `text` names a network stream rather than a file."""
     return "://" in text and not text.startswith("file:")
+
+
+def normal_url(text: str) -> str:
+    """Return a URL with a scheme in lower case, as FFmpeg expects it; other text unchanged."""
+    scheme, mark, rest = text.partition("://")
+    return f"{scheme.lower()}{mark}{rest}" if is_url(text) else text
 
 
 def url_for_messages(url: str) -> str:
@@ -157,7 +163,7 @@ def check_protocol(url: str) -> None:
     if not is_url(url):
         return
     try:
-        av.open(url, "r", options={"protocol_whitelist": "none"}).close()
+        av.open(normal_url(url), "r", options={"protocol_whitelist": "none"}).close()
     except av.error.ProtocolNotFoundError:
         scheme = url.partition("://")[0]
         raise UsageError(
@@ -183,7 +189,8 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
         elif not remote:
             url = absolute_path(url)
             _check_file(Path(url), name)
-        return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
+        url, timeout = normal_url(url), (OPEN_TIMEOUT, READ_TIMEOUT)
+        return av.open(url, "r", timeout=timeout, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         # FFmpeg's message contains the whole URL, which even a traceback must not show
         raise InputError(_error_message(exc, name, url)) from (None if remote else exc)
@@ -200,7 +207,7 @@ def open_live(
     """
     if not is_url(url):
         return open_input(url, name)
-    wait = max(read_timeout, OPEN_TIMEOUT)
+    url, wait = normal_url(url), max(read_timeout, OPEN_TIMEOUT)
     found = _open_probing(url, name, _PROBE_S, (wait, read_timeout), feed, verify)
     if feed is None and not (found.streams.video and all(map(_is_known, found.streams.video))):
         # many servers send a new client only audio until the next key frame: wait for the video
@@ -225,9 +232,10 @@ def _open_probing(
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
-    if url.lower().startswith("rtmp"):
+    is_rtmp = url.startswith("rtmp")
+    if is_rtmp:
         options["tcp_nodelay"] = "1"  # else each handshake step waits 40 ms for the last ACK
-    checked = verify and url.lower().startswith("rtmps")
+    checked = verify and url.startswith("rtmps")
     if checked:
         options |= {"tls_verify": "1", "ca_file": ca_file()}
     try:
@@ -241,9 +249,11 @@ def _open_probing(
         why = _unreadable(url, name) or f"{name} sends data that is not a video"
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        why = _error_message(exc, name, url)
-        if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's error for an unreadable answer
-            why = f"cannot open {name}: no server answers there, or it is not a stream"
+        why, code = _error_message(exc, name, url), getattr(exc, "errno", 0)
+        if code == errno.EIO or (
+            is_rtmp and code == errno.EPERM
+        ):  # no answer, or an unreadable one
+            why = f"cannot open {name}: {_NO_RTMP if is_rtmp else _NO_STREAM}"
             why += ", or its certificate is invalid (--tls-no-verify accepts any)" * checked
         raise InputError(why) from None  # FFmpeg's message contains the whole URL
 

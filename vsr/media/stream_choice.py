@@ -8,7 +8,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, absolute_path, is_url
+from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, absolute_path, is_url, normal_url
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, BITRATE, VariantChoice
 
@@ -111,7 +111,7 @@ def read_playlist(url: str) -> str:
         if not is_url(url):
             return Path(absolute_path(url)).read_text(encoding="utf-8", errors="replace")
         timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
-        with av.open(url, "r", format="data", timeout=timeout) as container:
+        with av.open(normal_url(url), "r", format="data", timeout=timeout) as container:
             packets: list[Packet] = list(container.demux())
             return b"".join(bytes(packet) for packet in packets).decode("utf-8", "replace")
     except (av.error.FFmpegError, OSError):

@@ -47,4 +47,5 @@ def error_text(exc: Exception, log_lines: Sequence[tuple[int, str, str]] = ()) -
         line for line in dict.fromkeys(lines) if line and not line.startswith(_IGNORED_PREFIXES)
     ]
     lines = [line for line in lines if not _CODEC_LINE.fullmatch(line)]
+    lines = [line for line in lines if not line.endswith(f"failed: {message}")]
     return f"{message} ({'; '.join(lines[-3:])})" if lines else message

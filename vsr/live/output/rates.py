@@ -26,6 +26,22 @@ def service_of(preset: str | None) -> Service | None:
     return SERVICES[preset]
 
 
+def check_rate(settings: EncoderSettings, preset: str | None) -> None:
+    """Raise UsageError for an unknown service, or a quality in place of the service's bitrate.
+
+    A quality with `maxrate` is allowed: the service's maximum is checked against that.
+    """
+    is_limited = settings.bitrate is not None or settings.maxrate is not None
+    if service_of(preset) is None or is_limited:
+        return
+    if settings.crf is not None or settings.has_rate:
+        how = "--crf" if settings.crf is not None else "the rate option of -e"
+        raise UsageError(
+            f"{how} and --stream-preset exclude each other, as {preset} requires a bitrate: "
+            f"leave out {how}, or limit it by --maxrate"
+        )
+
+
 def live_settings(
     settings: EncoderSettings,
     outputs: Iterable[str],

@@ -39,8 +39,13 @@ def explain_pipe_end(why: str) -> str:
     return "the reader closed the pipe" if os.strerror(errno.EPIPE) in why else why
 
 
-def with_hint(why: str) -> str:
-    """Add advice to a reason if the server refuses the publisher or has a bad certificate."""
+def with_hint(why: str, url: str = "") -> str:
+    """Add advice to a reason if the server refuses the publisher or has a bad certificate.
+
+    An RTMP server that does not know the application of `url` closes the connection.
+    """
+    if url.startswith("rtmp") and why == os.strerror(errno.EIO):
+        return f"{why} (is it an RTMP server, and is the URL rtmp://HOST/APPLICATION/KEY?)"
     if "certificate" in why.lower():
         return f"{why} (nothing was sent; --tls-no-verify accepts any certificate)"
     return f"{why} (check the stream key)" if _PUBLISHER_REFUSED.search(why) else why
