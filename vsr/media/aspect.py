@@ -60,6 +60,7 @@ def _exact(picture: av.VideoFrame) -> Fraction:
 def _graph(picture: av.VideoFrame, number: str) -> av.filter.Graph:
     """Build a graph whose pictures' sides tell a number, an FFmpeg expression."""
     graph = av.filter.Graph()
+    graph.threads = 1  # else each graph starts threads
     size = f"{picture.width}x{picture.height}"
     found = f"{_DENOMINATOR if 'ld' in number else ''}st(1,min({number},{_LARGEST}));"
     sides = f"w='{found}1+mod(ld(1),{_SIDE})':h='{found}1+floor(ld(1)/{_SIDE})'"
