@@ -75,6 +75,26 @@ def test_a_rate_that_mpeg_2_does_not_take_is_named(tmp_path: Path) -> None:
     assert even.pts[1] - even.pts[0] == Fraction(1, 25)
 
 
+@pytest.mark.parametrize(
+    ("sar", "codec", "target", "kept"),
+    [
+        ((3, 4), "mpeg2video", "out.ts", True), ((16, 11), "mpeg2video", "out.ts", False),
+        ((16, 11), "mpeg2video", "out.mkv", False), ((16, 11), "mpeg2video", "out.mp4", True),
+        ((16, 11), "mpeg1video", "out.ts", False), ((16, 11), "mpeg4", "out.ts", True),
+        ((16, 11), "ffv1", "out.nut", False), ((16, 11), "mjpeg", "out.mov", True),
+    ],
+)  # fmt: skip
+def test_a_pixel_aspect_is_kept_or_said_to_be_lost(
+    tmp_path: Path, sar: tuple[int, int], codec: str, target: str, kept: bool
+) -> None:
+    """MPEG-1 and MPEG-2 hold a few aspects, and the encoder takes the nearest of them."""
+    clip = Clip(size=(160, 90), sar=Fraction(*sar), audio=(), frames=3)
+    source = make_clip(tmp_path / "in.mp4", clip)
+    result, report = upscaled(source, target, codec=codec, preset=None)
+    assert (result.sar == Fraction(*sar)) == kept
+    assert any("pixel aspect" in note for note in report.notes) != kept
+
+
 @pytest.mark.parametrize("pixels", [None, "yuvj420p", "yuv420p"])
 def test_jpeg_has_full_range_and_the_same_colours(tmp_path: Path, pixels: str | None) -> None:
     """Its decoders assume full range and BT.601, whatever the container says."""

@@ -31,8 +31,13 @@ _VIDEO_IN: Final = {
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
     "yuv4mpegpipe": frozenset({"rawvideo"}),
 }
-_HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
-"""Codecs whose headers hold the pixel aspect."""
+_STORE_ASPECT: Final = MP4_FAMILY | {"yuv4mpegpipe"}
+"""Containers in which vsr stores the pixel aspect of any codec."""
+_HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4"})
+"""Codecs whose headers hold any pixel aspect."""
+_MPEG2: Final = "mpeg2video"
+_MPEG2_ASPECTS: Final = (Fraction(4, 3), Fraction(16, 9), Fraction(221, 100))
+"""Picture aspects that MPEG-2 holds besides that of square pixels (ISO 13818-2, table 6-3)."""
 
 
 _ITUNES: Final = frozenset(
@@ -200,6 +205,11 @@ def is_rewritten_timecode(
     return stream.type == "data" and both and container in MP4_FAMILY
 
 
-def can_hold_aspect(codec: str, container: str) -> bool:
-    """Return whether the pixel aspect is kept; in Matroska only if the codec stores it."""
-    return container not in _MATROSKA or codec in _HOLD_ASPECT
+def can_hold_aspect(codec: str, container: str, aspect: Fraction, size: tuple[int, int]) -> bool:
+    """Return whether the pixel aspect of pictures of `size` is kept.
+
+    The MP4 family and Y4M store any; elsewhere the codec must.
+    """
+    if container in _STORE_ASPECT or codec in _HOLD_ASPECT:
+        return True
+    return codec == _MPEG2 and aspect * Fraction(*size) in _MPEG2_ASPECTS

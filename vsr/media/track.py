@@ -135,7 +135,8 @@ def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> Non
         track.stream.set_display_matrix(video.display_matrix)
     elif video.display_matrix:
         track.lost.append("the rotation of the picture")
-    if video.sample_aspect not in (None, 1) and not can_hold_aspect(codec, container):
+    aspect = video.sample_aspect or Fraction(1)
+    if aspect != 1 and not can_hold_aspect(codec, container, aspect, video.size):
         track.lost.append(f"the pixel aspect in {codec} (it can in h264 or in an .mp4)")
     if container == Y4M:
         taken = planes_for(track.encoder.pix_fmt or PIXEL_FORMAT)
