@@ -156,7 +156,7 @@ def test_a_language_is_written_into_mov_with_the_code_it_has_there(
         ("mov", {"language": "nob"}, "the language of audio #1 (aac, nob)"),
         ("mp4", {"language": "pt-BR"}, "the language of audio #1 (aac, pt-BR)"),
         ("flv", {"language": "deu"}, "the language of audio #1 (aac, deu)"),
-        ("ts", {"title": "Deutsch"}, "the title 'Deutsch' of audio #1 (aac)"),
+        ("ts", {"title": "Deutsch"}, "the title of audio #1 (aac)"),
         ("mov", {"flags": "comment"}, "the flag comment of audio #1 (aac)"),
         ("ts", {"flags": "original"}, "the flag original of audio #1 (aac)"),
         ("nut", {"flags": "forced"}, "the flag forced of audio #1 (aac)"),

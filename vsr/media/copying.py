@@ -74,7 +74,8 @@ def stream_label(stream: av.stream.Stream) -> str:
     context = stream.codec_context
     codec = context.name if context is not None else codec_name(stream)
     codec = "unknown codec" if codec == "none" else codec
-    codec = stream.metadata.get("filename", codec) if stream.type == "attachment" else codec
+    if stream.type == "attachment" and (name := stream.metadata.get("filename", "")).isprintable():
+        codec = name or codec
     kind: str = stream.type if stream.type != "unknown" else "stream"
     kind = "cover art" if is_cover(stream) else kind
     facts = [codec, stream.language]

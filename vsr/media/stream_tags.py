@@ -66,7 +66,7 @@ def describe_lost_marks(stream: av.stream.Stream, container: str) -> str:
     """
     tags, lost = stream_tags(stream, container), []
     if "title" in tags and container in _WITHOUT_TITLES:
-        lost.append(f"the title '{tags['title']}'")
+        lost.append("the title")
     language = tags.get("language", "und")
     if language != "und" and not _holds_language(language, stream.type, container):
         lost.append("the language")
