@@ -11,6 +11,7 @@ import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
+from vsr.errors import UsageError
 
 NTSC = Fraction(30000, 1001)
 VARIABLE = [0, 20, 50, 120, 130, 200, 333, 340, 500, 510, 700, 901]
@@ -96,6 +97,12 @@ def test_a_chroma_siting_without_a_name_is_lost_with_a_word(
 def _siting(path: Path) -> str:
     with vsr.frames(path) as reader:
         return reader.info.planes.siting
+
+
+def test_a_codec_that_y4m_does_not_hold_is_refused(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(audio=()))
+    with pytest.raises(UsageError, match=r"use \.mp4 or \.mkv or --codec rawvideo"):
+        upscaled(source, "out.y4m", codec="h264")
 
 
 def test_a_failure_leaves_nothing_of_an_output_with_a_pixel_aspect(tmp_path: Path) -> None:
