@@ -101,7 +101,7 @@ def _siting(path: Path) -> str:
 
 def test_a_codec_that_y4m_does_not_hold_is_refused(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(audio=()))
-    with pytest.raises(UsageError, match=r"use \.mp4 or \.mkv or --codec rawvideo"):
+    with pytest.raises(UsageError, match=r"use \.mp4 or \.mkv, or leave out --codec"):
         upscaled(source, "out.y4m", codec="h264")
 
 

@@ -28,7 +28,6 @@ HOLD_ROTATION_AND_CHAPTERS: Final = MP4_FAMILY | _MATROSKA
 """Containers that hold rotation and chapters; the others drop both silently."""
 _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
-    "yuv4mpegpipe": frozenset({"rawvideo"}),
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
     "yuv4mpegpipe": frozenset({"rawvideo"}),
 }
