@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -89,6 +90,11 @@ class Colour:
         matrix = _BT2020 if self.primaries == _BT2020 else _BT709
         return replace(self, matrix=matrix, full_range=full)
 
+    def same_codes(self, other: "Colour") -> bool:
+        """Return whether code values mean the same R'G'B' in both."""
+        weights = [LUMA_WEIGHTS.get(colour.matrix) for colour in (self, other)]
+        return weights[0] == weights[1] and self.full_range == other.full_range
+
     @property
     def range_code(self) -> int:
         """Range tag to write; never unspecified."""
@@ -97,6 +103,28 @@ class Colour:
 
 SDR: Final = Colour(matrix=_BT709, primaries=_BT709, transfer=_BT709)
 """Colour that HDR is converted to, if the output cannot hold HDR or on request."""
+
+
+def own_colour(picture: av.VideoFrame, first: Colour) -> Colour:
+    """Return the colour of a picture of a stream that began with the colour `first`.
+
+    What it does not tag, and R'G'B', is as in the first picture.
+    """
+    name = picture.format.name
+    if first.matrix == RGB or is_rgb(name):
+        return first
+    known, range_ = picture.colorspace in LUMA_WEIGHTS, picture.color_range
+    full = first.full_range if range_ == 0 else range_ == RANGE_FULL
+    return Colour(
+        matrix=picture.colorspace if known else first.matrix,
+        full_range=full or name.startswith("yuvj"),
+        primaries=_tagged(picture.color_primaries, first.primaries),
+        transfer=_tagged(picture.color_trc, first.transfer),
+    )
+
+
+def _tagged(own: int, first: int) -> int:
+    return first if own == UNSPECIFIED else own
 
 
 def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:

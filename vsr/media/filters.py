@@ -106,8 +106,8 @@ class Filtering:
 class PictureFilters:
     """Filters the pictures of one stream, in order. Use from one thread.
 
-    The filter graph is rebuilt if the size, the format, the pixel aspect or the required filters
-    change.
+    The filter graph is rebuilt if the size, the format, the colour, the pixel aspect or the
+    required filters change.
     """
 
     def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN_FIELDS) -> None:
@@ -136,7 +136,8 @@ class PictureFilters:
         """
         self._combed = self._combed or picture.interlaced_frame
         chain = self._filtering.chain(self._fields, self._combed)
-        kind = (picture.width, picture.height, picture.format.name, aspect, tuple(chain))
+        form = (picture.format.name, picture.colorspace, picture.color_range)
+        kind = (picture.width, picture.height, *form, aspect, tuple(chain))
         if kind != self._kind:
             yield from self.flush()
             self._kind = kind

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsr.media.alpha import enlarge_alpha, has_alpha, join_alpha, opaque_format
-from vsr.media.colour import RGB, Colour
+from vsr.media.colour import RGB, Colour, code_scale
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, planes_for, same_planes
 from vsr.media.side_data import with_side_data
 
@@ -124,9 +124,12 @@ def as_bytes(plane: Plane) -> npt.NDArray[np.uint8]:
 
 
 def planes_of(
-    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420
-) -> Planes:
+    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420,
+    own: Colour | None = None,
+) -> Planes:  # fmt: skip
     """Convert a decoded picture to planes of `size` (width, height), `form` and `colour`.
+
+    `own` is the picture's colour; None: it is `colour`.
 
     Planes that match already are not copied: the arrays are views of FFmpeg's buffers (padded
     rows, read-only), which they keep alive. Anything else goes through swscale, with matrix and
@@ -134,19 +137,22 @@ def planes_of(
     """
     if _GREY.fullmatch(picture.format.name) and colour.matrix != RGB:
         chroma = np.full(form.chroma(*size)[::-1], 2 ** (form.bits - 1), form.dtype)
-        return _grey(picture, size, colour, form), chroma, chroma
+        return _grey(picture, size, (own or colour, colour), form), chroma, chroma
     wanted = form.pixel_format(colour.matrix == RGB)
     same_size = (picture.width, picture.height) == size
-    if not same_size or not same_planes(picture.format.name, wanted):
-        picture = _reformatted(picture, size, wanted, (colour, colour))
+    same_colour = own is None or own.same_codes(colour)
+    if not (same_size and same_colour and same_planes(picture.format.name, wanted)):
+        picture = _reformatted(picture, size, wanted, (own or colour, colour))
     y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes[:3])
     return y, u, v
 
 
 def _grey(
-    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
+    picture: av.VideoFrame, size: tuple[int, int], colours: tuple[Colour, Colour], form: PlaneFormat
 ) -> Plane:
     """Return the luma plane of a grey picture in the bit depth of `form`, without its alpha.
+
+    Its range is converted from the first of `colours` to the second.
 
     swscale treats all grey as full range when converting to YUV, so it only changes the size here.
     """
@@ -158,11 +164,13 @@ def _grey(
             width=size[0], height=size[1], interpolation="BICUBIC", threads=swscale_threads(size[0])
         )
         codes = cast(Plane, np.from_dlpack(scaled.planes[0]))
-    if bits == form.bits:
+    own, to = colours
+    if bits == form.bits and own.full_range == to.full_range:
         return codes
-    top = 2**form.bits - 1
-    step = (2**bits - 1) / top if colour.full_range else 2.0 ** (bits - form.bits)
-    return np.clip(np.rint(codes / step), 0, top).astype(form.dtype)
+    (gain, *_), (low, *_) = code_scale(own, bits)
+    (to_gain, *_), (to_low, *_) = code_scale(to, form.bits)
+    scaled = np.rint((codes - low) * (to_gain / gain) + to_low)
+    return np.clip(scaled, 0, 2**form.bits - 1).astype(form.dtype)
 
 
 def _grey_codes(picture: av.VideoFrame) -> Plane:

@@ -10,7 +10,8 @@ import av
 from av.sidedata.sidedata import Type as SideType
 
 from vsr.media.alpha import has_alpha
-from vsr.media.colour import RANGE_LIMITED, RGB, UNSPECIFIED, Colour
+from vsr.media.aspect import AspectReader
+from vsr.media.colour import RANGE_LIMITED, RGB, UNSPECIFIED, Colour, own_colour
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Planes, planes_of
 from vsr.media.hdr import Hdr10
@@ -27,6 +28,8 @@ _INT32: Final = 2**31 - 1
 """Limit of a matrix element, clamped as a damaged file may hold any value."""
 
 
+_DECLARE_ASPECT: Final = frozenset({"mov", "matroska", "nut", "avi", "asf", "mxf", "ogg"})
+"""FFmpeg's formats that may declare a pixel aspect, which takes precedence over the pictures'."""
 _UNKNOWN: Final = "unknown"
 _NOT_KEPT: Final = {
     "A53_CC": "closed captions are",
@@ -98,7 +101,7 @@ class VideoInfo:
             hdr=Hdr10.of(side_data),
             time_base=stream.time_base,
             rate=Fraction(rate),
-            sample_aspect=stream.sample_aspect_ratio,
+            sample_aspect=_aspect(stream, picture, container),
             display_matrix=None if matrix == _UPRIGHT else matrix,
             frames=stream.frames or round((duration or 0) * rate),
             duration=duration,
@@ -174,7 +177,8 @@ class VideoInfo:
 
 def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
     """Convert a picture to planes in the size, format and colour of the stream's first picture."""
-    return planes_of(picture, (info.width, info.height), info.colour, info.planes)
+    own = own_colour(picture, info.colour)
+    return planes_of(picture, (info.width, info.height), info.colour, info.planes, own)
 
 
 def _colour(context: av.VideoCodecContext, picture: av.VideoFrame) -> Colour:
@@ -188,6 +192,20 @@ def _colour(context: av.VideoCodecContext, picture: av.VideoFrame) -> Colour:
         matrix=_tag(picture.colorspace, context.colorspace), range_=range_, primaries=primaries,
         transfer=transfer, height=picture.height, pix_fmt=picture.format.name,
     )  # fmt: skip
+
+
+def _aspect(
+    stream: av.VideoStream, picture: av.VideoFrame, container: "av.container.InputContainer"
+) -> Fraction | None:
+    """Return the pixel aspect of a stream's first picture; None if undeclared.
+
+    FFmpeg takes the stream's from what it read when it opened the file, maybe from a later picture.
+    """
+    of_stream = stream.sample_aspect_ratio
+    if _DECLARE_ASPECT & set(container.format.name.split(",")):
+        return of_stream
+    found = AspectReader().of(picture)
+    return of_stream if found is None or (found == 1 and of_stream is None) else found
 
 
 def _duration(stream: av.VideoStream, container: "av.container.InputContainer") -> float | None:

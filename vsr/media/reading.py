@@ -35,6 +35,8 @@ class Reading:
     """Decoder's `thread_type` in FFmpeg; decoding several frames at once adds as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
     """Callback that converts a decoded picture to planes, given the result of the next one."""
+    keeps_aspect: bool = False
+    """Whether `planes` adds black bars to pictures of another display aspect than the first."""
     info_after_conversion: Callable[[VideoInfo], VideoInfo] = lambda info: info
     """Callback that returns the properties of the stream's pictures once they are planes."""
     first_picture_timeout: float = math.inf

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Final
@@ -11,6 +12,7 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.alpha import alpha_decoder, alpha_of
+from vsr.media.changes import changes_of
 from vsr.media.copying import is_cover
 from vsr.media.decoder import flush_decoder, prepare_decoder
 from vsr.media.dolby import check_base_layer
@@ -266,17 +268,14 @@ class Source:
         if self._info is None:
             self._info = self._reading.info_after_conversion(self.timeline.info(picture))
         info = self._info
-        event = "concealed" if picture.is_corrupt else ""
-        if (picture.width, picture.height) != (info.width, info.height):
-            event = event or "resized"
-            self.losses.add_note(
-                "size",
-                f"{self.name} changes size to {picture.width}x{picture.height} mid-stream: "
-                f"its frames are resized to {info.width}x{info.height} before upscaling",
-                warn=True,
-            )
+        event, aspect = "concealed" if picture.is_corrupt else "", self.timeline.aspect(picture)
+        fits, first = self._reading.keeps_aspect, self.timeline.frame_info.colour
+        for kind, note in changes_of(picture, aspect, info, first, fits):
+            if kind == "size" or (kind == "aspect" and fits):
+                event = event or "resized"
+            self.losses.add_note(kind, f"{self.name} {note}", warn=True)
         frame = Frame(
-            planes=self._reading.planes(picture, info),
+            planes=self._reading.planes(picture, replace(info, sample_aspect=aspect)),
             index=self._index,
             pts=self.timeline.pts(picture),
             time_base=info.time_base,

@@ -7,7 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vsr.media.colour import SDR, Colour
+from vsr.media.colour import SDR, Colour, own_colour
 from vsr.media.frame import SWSCALE_MATRIX, Plane, Planes, swscale_threads
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.plane_format import YUV420, PlaneFormat
@@ -64,6 +64,5 @@ class SdrPictures:
         """Convert a decoded picture to planes."""
         if self._source_info is None:
             return native_planes(picture, info)
-        return self._converter.planes(
-            picture, self._source_info.colour, SDR, (info.width, info.height)
-        )
+        own = own_colour(picture, self._source_info.colour)
+        return self._converter.planes(picture, own, SDR, (info.width, info.height))

@@ -13,7 +13,7 @@ from typing import Final
 import av
 import numpy as np
 
-from vsr.media.colour import HDR_TRANSFERS, SDR, Colour
+from vsr.media.colour import HDR_TRANSFERS, SDR, Colour, own_colour
 from vsr.media.frame import Planes, planes_of
 from vsr.media.hdr import Hdr10
 from vsr.media.info import VideoInfo
@@ -130,7 +130,10 @@ class FrameFitter:
         return replace(plain, planes=self._canvas.planes)
 
     def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
-        """Convert a frame to planes of the canvas; `info` is the result of `with_canvas_format`."""
+        """Convert a frame to planes of the canvas.
+
+        `info` is the result of `with_canvas_format`, with the frame's pixel aspect.
+        """
         canvas = self.canvas
         size, colour = (picture.width, picture.height), _colour_of(picture, info)
         box = canvas.box(size, info.sample_aspect)
@@ -148,9 +151,9 @@ class FrameFitter:
 
 
 def _colour_of(picture: av.VideoFrame, info: VideoInfo) -> Colour:
-    """Return a frame's colour, which may differ from the session's if its size does."""
+    """Return a frame's colour; without tags it is the session's, unless its size differs."""
     if (picture.width, picture.height) == (info.width, info.height):
-        return info.colour
+        return own_colour(picture, info.colour)
     return Colour.from_tags(
         matrix=picture.colorspace, range_=picture.color_range,
         primaries=picture.color_primaries, transfer=picture.color_trc,

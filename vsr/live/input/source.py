@@ -69,6 +69,7 @@ class LiveSource:
             opener=partial(open_live, read_timeout=timeout_s, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fitter.planes,
+            keeps_aspect=True,
             info_after_conversion=self._fitter.with_canvas_format,
             first_picture_timeout=max(_KEY_FRAME_WAIT_S, timeout_s),
             map_read_error=partial(_read_error, url_for_messages(url), timeout_s),
