@@ -1,23 +1,31 @@
 """Servers that accept a connection but not the stream, and outputs that can never work."""
 
 import errno
+import io
 import itertools
 import os
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from av.codec.context import Flags
 
 import vsr
 from tests.programs import needs_nginx
 from tests.rtmp import Server
 from tests.streams import Marked, make_marked
 from vsr.live.output.delivery import Delivery
+from vsr.live.output.opening import add_stream
 from vsr.live.output.pauses import Pauses
+from vsr.live.output.plan import OutputStreams, check_outputs
 from vsr.live.output.probation import REFUSED, Probation
 from vsr.live.output.record import Record
 from vsr.live.output.tally import Tally
 from vsr.live.settings import OutputSettings
+from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
 
 URL = "rtmp://host/live/k3y"
@@ -106,3 +114,78 @@ def test_a_server_that_denies_publishing_is_named_once_and_counts_nothing(
     assert "reconnected" not in caplog.text
     assert "0 were sent" in caplog.text
     assert "k3y" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "words"),
+    [
+        ("rtmp://host/live/k3y", "ffv1", "rtmp:// outputs cannot contain ffv1: use -c h264"),
+        ("rtsp://host/live", "ffv1", "rtsp:// outputs cannot contain ffv1"),
+        ("udp://host:9", "libsvtav1", "udp:// outputs cannot contain av1"),
+        ("pipe:7", "ffv1", "mpegts on stdout cannot contain ffv1"),
+        ("out.m3u8", "ffv1", "out.m3u8 cannot contain live ffv1"),
+        ("out.flv", "ffv1", "out.flv cannot contain live ffv1"),
+        ("out.webm", None, "out.webm cannot contain live h264"),
+    ],
+)
+def test_a_codec_that_an_output_cannot_contain_is_a_usage_error(
+    tmp_path: Path, name: str, codec: str | None, words: str
+) -> None:
+    name = str(tmp_path / name) if name.startswith("out.") else name
+    with pytest.raises(vsr.UsageError, match=re.escape(words)):
+        check_outputs([name], None, EncoderSettings(codec=codec))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts", "a.m3u8", "a.flv", "rtmp://h/a/k"])
+def test_hevc_can_be_in_all_that_is_usual(tmp_path: Path, name: str) -> None:
+    where = name if "://" in name else str(tmp_path / name)
+    check_outputs([where], None, EncoderSettings(codec="hevc"))
+
+
+@needs_nginx
+@pytest.mark.parametrize("others", [[], ["out.flv"]])
+def test_an_output_that_can_never_work_is_not_retried(
+    tmp_path: Path, others: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, size=(160, 90), sound=None))
+    options = {"x265-params": "log-level=none"}
+    encoder = EncoderSettings(codec="hevc", preset="ultrafast", options=options)
+    settings = vsr.RelaySettings(model="bicubic", max_latency=5.0, encoder=encoder)
+    with Server(tmp_path / "nginx") as server:
+        outputs = [server.url("k3y"), *(str(tmp_path / name) for name in others)]
+        if others:
+            report = vsr.relay(str(clip), outputs, settings=settings)
+            assert [each["pictures"] for each in report.live["outputs"]] == [0, 50]
+            assert report.exit_code == 3
+        else:
+            with pytest.raises(vsr.OutputError, match="does not announce support for hevc"):
+                vsr.relay(str(clip), outputs, settings=settings)
+    assert caplog.text.count("does not announce support") == 1
+    assert "; not retrying" in caplog.text
+    assert (tmp_path / "nginx" / "error.log").read_text().count("connect: app=") == 1
+
+
+def test_pictures_that_stay_in_the_encoder_count_for_every_output() -> None:
+    tally = Tally()
+    tally.sent(_record(), 0.0, 0.001, 0.0)
+    tally.dropped(_record())
+    tally.settle(75)
+    assert _counts(tally) == (1, 74)
+
+
+def test_lines_about_the_stream_template_explain_no_error() -> None:
+    """FFmpeg complains about the dummy packet of the template, as for FFV1."""
+    encoder = av.CodecContext.create("ffv1", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 36, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    encoder.flags |= Flags.global_header
+    encoder.open()
+    (facts,) = OutputStreams(video=encoder, audio=None).facts()
+    av.logging.set_level(av.logging.ERROR)
+    with (
+        av.logging.Capture(local=False) as logged,
+        av.open(io.BytesIO(), "w", format="matroska") as output,
+    ):
+        add_stream(output, facts)
+        assert logged == []

@@ -232,7 +232,7 @@ class Relay:
                 if output["pictures_dropped"]:
                     self._log.warning(
                         "output %d, %s: %d frames were not sent, %d were sent", number,
-                        output["name"], output["pictures_dropped"], output["pictures"],
+                        output["name"], report.frames_in - output["pictures"], output["pictures"],
                     )  # fmt: skip
         self._ledger.close()
 

@@ -109,6 +109,8 @@ class LiveEncoder:
         self._items: queue.Queue[VideoItem | Frame | AudioItem | None] = queue.Queue(_QUEUE_SIZE)
         self._completed: deque[Frame] = deque()
         """Frames whose packets all outputs have sent or dropped."""
+        self._taken = 0
+        """Number of source frames passed to the encoder."""
         self.sent = 0
         """Number of source frames that at least one output has sent."""
         self.encode_s: float | None = None
@@ -133,6 +135,7 @@ class LiveEncoder:
 
         `origin` is its source time (s); None for a repeated frame.
         """
+        self._taken += frame.event != "repeated"
         self._enqueue(VideoItem(frame, time, origin))
 
     def send_audio(self, item: AudioItem) -> None:
@@ -177,6 +180,8 @@ class LiveEncoder:
         self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
         self._report_completed()
+        for output in self._outputs:
+            output.tally.settle(self._taken)
         if self.failed is not None and not self._was_raised:
             log.error("the encoder failed and the last frames are lost: %s", reason(self.failed))
 

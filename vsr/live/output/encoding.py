@@ -142,7 +142,7 @@ class Encoding:
         self._key_requested_at = None
         for _, delivery, outputs in self._in_flight.clear():
             for output in outputs:
-                output.missed(delivery)
+                output.tally.missed(delivery)
 
 
 def open_live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.VideoCodecContext:

@@ -64,15 +64,15 @@ class Output:
         self._url, self._kind, self._number = url, kind_of(url), number or 1
         self._settings = chosen = settings_for(url, settings)
         self._lock = threading.Lock()
-        self._tally = Tally()
+        self.tally = Tally()
         limits = (chosen.queue_s, chosen.queue_bytes, chosen.start_backlog_s)
-        self._queue = PacketQueue(*limits, self._tally.dropped)
+        self._queue = PacketQueue(*limits, self.tally.dropped)
         self._state = OutputState()
         # a pipe's reader may pause, and a new process cannot resume a stream begun by another
         stall = math.inf if self._kind == "pipe" else chosen.io_timeout_s
         line = encode_plan(url, streams, chosen)
         self._session = Session(line, stall, pipe_of(Path(url)), spares)
-        self._probation = Probation(url, self._tally)
+        self._probation = Probation(url, self.tally)
         self._is_disk_full = False
         self._reasons = Reasons()
         self._link = LinkMonitor(url, bitrate, log, self.name)
@@ -108,10 +108,6 @@ class Output:
             else:
                 self._queue.refuse(record)
 
-    def missed(self, delivery: Delivery) -> None:
-        """Count a frame for which the encoder returned no packet."""
-        self._tally.missed(delivery)
-
     @property
     def needs_key_frame(self) -> bool:
         """Whether the output drops packets until the next key frame."""
@@ -137,14 +133,14 @@ class Output:
     def state(self) -> OutputState:
         """Current state and counters, over all sessions."""
         with self._lock:
-            return during_session(self._state, self._queue, self._session, self._tally)
+            return during_session(self._state, self._queue, self._session, self.tally)
 
     def facts(self) -> dict[str, Any]:
         """Return name, state, bitrates, A/V offset and histograms of queueing and sending (ms),
         without secrets."""
         return {
             "name": output_name(self._url), "number": self._number, **asdict(self.state),
-            **self._link.facts(), **self._tally.facts(),
+            **self._link.facts(), **self.tally.facts(),
         }  # fmt: skip
 
     def close(self, timeout_s: float = 1.0) -> None:
@@ -171,9 +167,7 @@ class Output:
             if self._deadline is not None:
                 end = why if probation.is_refused else None
                 break
-            if self._cannot_resume():
-                end = explain_pipe_end(why)
-                log.warning("%s: %s", self.name, end)
+            if (end := self._final_reason(why)) is not None:
                 break
             pause = pauses.after(self._state.open_s, probation.is_refused)
             self._begin_retry(why)
@@ -246,13 +240,20 @@ class Output:
         with self._lock:
             self._queue.end_session()
             for record in session.records_in_flight():
-                self._tally.dropped(record)
+                self.tally.dropped(record)
             self._state = after_session(self._state, session)
             session.reset()
 
-    def _cannot_resume(self) -> bool:
-        """Whether the output is a pipe that was written to: a new session cannot resume it."""
-        return self.was_open and self._kind == "pipe"
+    def _final_reason(self, why: str) -> str | None:
+        """Return, and log, why no other session can work; None if one can."""
+        if self.was_open and self._kind == "pipe":  # a new session cannot resume it
+            why = explain_pipe_end(why)
+            log.warning("%s: %s", self.name, why)
+            return why
+        if self.was_open or not self._session.is_hopeless:
+            return None
+        log.error("%s: %s; not retrying", self.name, why)
+        return why
 
     def _opened(self) -> None:
         with self._lock:

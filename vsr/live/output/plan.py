@@ -68,6 +68,10 @@ _NO_AAC: Final = frozenset({"webm", "yuv4mpegpipe"})
 _RECORDINGS: Final = {end: name for end, name in CONTAINERS.items() if name not in _NO_AAC}
 """File ending -> FFmpeg's container, for recordings."""
 _ADVISED: Final = ("mkv", "mp4", "ts")
+_RTSP_CODECS: Final = frozenset(
+    {"h264", "hevc", "av1", "vp8", "vp9", "mjpeg", "mpeg4", "mpeg2video", "mpeg1video"}
+)
+"""Codecs that FFmpeg's RTSP muxer can write; it accepts any at first."""
 _FILE_RETRY_S: Final = 0.1
 """Delay before a new process resumes a recording, in seconds."""
 _LIVE_OPTIONS: Final = {
@@ -201,15 +205,20 @@ def check_outputs(
 
 def _check_holds(url: str, muxer: str, encoder: str) -> None:
     """Raise UsageError if the output's format cannot hold the encoder's video."""
-    if muxer == "rtsp" or can_hold_encoder(encoder, _SEGMENTS.get(muxer, muxer)):
+    codec, kind = av.Codec(encoder, "w").canonical_name, kind_of(url)
+    if muxer == "rtsp":
+        held = codec in _RTSP_CODECS
+    else:
+        held = can_hold_encoder(encoder, _SEGMENTS.get(muxer, muxer))
+    if held:
         return
-    codec = av.Codec(encoder, "w").canonical_name
-    if kind_of(url) == "url":
-        raise UsageError(f"{url_for_messages(url)} cannot carry {codec}: use --codec h264 or hevc")
-    if kind_of(url) == "pipe":
-        raise UsageError(f"{muxer} at stdout cannot hold {codec}: use --format mkv or --codec h264")
-    held = [f".{end}" for end in _ADVISED if can_hold_encoder(encoder, _RECORDINGS[end])]
-    use = f"use {' or '.join(held)}, or" if held else "use"
+    if kind == "url":
+        scheme = url.partition("://")[0].lower()
+        raise UsageError(f"{scheme}:// outputs cannot contain {codec}: use -c h264")
+    if kind == "pipe":
+        raise UsageError(f"{muxer} on stdout cannot contain {codec}: use -c h264 or --format mkv")
+    endings = [f".{end}" for end in _ADVISED if can_hold_encoder(encoder, _RECORDINGS[end])]
+    use = f"use {' or '.join(endings)}, or" if endings else "use"
     raise UsageError(f"{Path(url).name} cannot contain live {codec}: {use} --codec h264")
 
 

@@ -1,18 +1,17 @@
 """Process that sends packets to one URL; the parent can kill it when the server hangs.
 
 FFmpeg may block for minutes while it connects or writes header and trailer, and PyAV holds the GIL
-meanwhile. `vsr.media.child` runs this file as a script. It imports only PyAV and small modules, so
-that it starts quickly. Its standard input carries a line of JSON (the plan; no other process can
-see the stream key in its URL), then packets as `RECORD` and payload, until EOF. After a refusal it
-waits for the plan again. It writes JSON lines to standard output: `{"connecting": true}`, then
-`{"refused": "..."}` or `{"open": true}`, repeated `{"packets": N, "bytes": N, "sent": [[BEGIN, END,
-PTS]]}`, `{"full": true}` while a disk is full, and `{"error": "..."}`. `sent` lists, for every
-packet since the last line, when the muxer got it, when it was written (s, `time.perf_counter`,
-which all processes share) and the pts that was written (s; null: the packet was left out). Error
-messages come from FFmpeg and may contain the stream key: the parent masks them.
+meanwhile. `vsr.media.child` runs this file as a script; it imports small modules to start quickly.
+Its standard input carries a line of JSON (the plan; no other process can see the stream key in its
+URL), then packets as `RECORD` and payload, until EOF. After a refusal it waits for the plan. It
+writes JSON lines to standard output: `{"connecting": true}`, then `{"refused": "...", "for_good":
+BOOL}` (true: no attempt can succeed) or `{"open": true}`, repeated `{"packets": N, "bytes": N,
+"sent": [[BEGIN, END, PTS]]}`, `{"full": true}` while a disk is full, and `{"error": "..."}`. `sent`
+lists, for every packet since the last line, when the muxer got it, when it was written (s,
+`time.perf_counter`, which all processes share) and the pts that was written (s; null: the packet
+was left out). Error messages may contain the stream key: the parent masks it.
 """
 
-import io
 import json
 import logging
 import os
@@ -31,8 +30,8 @@ from typing import Any, BinaryIO, Final, NoReturn
 import av
 from av.rational import AVRational
 
-from vsr.live.output.enhanced_rtmp import check_codec_support
-from vsr.live.output.opening import error_text, open_output
+from vsr.live.output.enhanced_rtmp import CodecNotSupportedError, check_codec_support
+from vsr.live.output.opening import add_stream, error_text, open_output
 from vsr.live.output.recording import Recording, unused_path
 from vsr.media.child import outlive_parent
 
@@ -44,7 +43,6 @@ AUDIO: Final = 1
 
 _REPORT_FD: Final = 1
 _REPORT_S: Final = 0.2
-_CLOCK: Final = Fraction(1, 90_000)
 _MAX_UNSENT: Final = 64 * 1024
 """Limit of unsent bytes in the socket: a backlog should stay in the queue, which is measured."""
 _REPORT_LOCK: Final = threading.Lock()
@@ -53,6 +51,7 @@ _FINISH_WITHOUT_PARENT: Final = threading.Event()
 """Set if packets already received are still to be written after the parent has exited."""
 _HIGHEST_FD: Final = 64
 _ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+_FINAL_ERRORS: Final = (ValueError, CodecNotSupportedError)  # of the muxer and of the server
 
 
 class Copier:
@@ -69,7 +68,7 @@ class Copier:
         is_direct = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
         self.recording = None if is_direct else Recording(self.url, lambda: _report(full=True))
         self._output = open_output(self.recording or self.url, plan)
-        self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
+        self._streams = [add_stream(self._output, stream) for stream in plan["streams"]]
         self._last_dts: dict[int, int] = {}
 
     def open(self) -> None:
@@ -142,37 +141,6 @@ class Copier:
         return {"packets": packets, "bytes": self.bytes, "sent": sent}
 
 
-def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
-    """Add a stream for packets encoded elsewhere; `facts` are its parameters from the plan.
-
-    PyAV accepts parameters such as extradata only through a codec context, and creates one without
-    an encoder only from a demuxed stream: so a file with a dummy packet is written and read.
-    """
-    memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as muxer:
-        codec, rate = facts["codec"], facts["sample_rate"]
-        muxer.add_mux_stream(codec, rate, time_base=_CLOCK, **facts["size"])
-        packet: av.Packet[Any] = av.Packet(b"\0")
-        packet.pts = packet.dts = 0
-        packet.stream = muxer.streams[0]
-        muxer.mux_one(packet)
-    memory.seek(0)
-    with av.open(memory, format="mp4") as template:
-        stream = output.add_stream_from_template(template.streams[0], opaque=True)
-    context = stream.codec_context
-    context.bit_rate = facts["bit_rate"]
-    if facts["extradata"]:
-        context.extradata = bytes.fromhex(facts["extradata"])
-    if isinstance(context, av.AudioCodecContext):
-        context.layout = facts["layout"]
-    elif isinstance(context, av.VideoCodecContext):
-        context.framerate = Fraction(facts["frame_rate"])
-        context.sample_aspect_ratio = Fraction(facts["aspect"])
-        for name, code in facts["colour"].items():
-            setattr(context, name, code)
-    return stream
-
-
 def main() -> NoReturn:
     """Send the packets from standard input until EOF; never return."""
     _capture_ffmpeg_log()
@@ -202,10 +170,14 @@ def _connect(plan: dict[str, Any]) -> Copier | None:
             if copier is not None:
                 copier.discard()
             message = error_text(exc, log_lines)
+            for_good = type(exc) in (
+                ValueError,
+                CodecNotSupportedError,
+            )  # the muxer's, the server's
     if any(_connections()):  # PyAV leaves the connection open when the header fails
         _report(error=message)
         os._exit(1)
-    _report(refused=message)
+    _report(refused=message, for_good=for_good)
     return None
 
 

@@ -46,6 +46,8 @@ class Session:
         self._spares = spares
         self._plan, self._stall_s, self._descriptor = plan, stall_s, descriptor
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_hopeless = False
+        """Whether no attempt can succeed, because of the codec."""
         self.reset()
 
     def reset(self) -> None:
@@ -205,6 +207,7 @@ class Session:
             on_sent(self._records.popleft(), begin, end, shown)
         self._has_started = True
         self._refused = "refused" in facts
+        self.is_hopeless = bool(facts.get("for_good", False))
         self.is_open = self.is_open or "open" in facts
         self.packets = facts.get("packets", self.packets)
         self.bytes = facts.get("bytes", self.bytes)

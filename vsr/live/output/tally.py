@@ -51,6 +51,11 @@ class Tally:
             self.pictures_dropped += delivery.is_counted
         delivery.dropped()
 
+    def settle(self, pictures: int) -> None:
+        """Count as dropped what is missing of `pictures` source frames, e.g. in the encoder."""
+        with self._lock:
+            self.pictures_dropped = max(self.pictures_dropped, pictures - self.pictures)
+
     def facts(self) -> dict[str, Any]:
         """Return the age of the newest audio (s), A/V offsets and histogram summaries (ms)."""
         with self._lock:
