@@ -24,12 +24,14 @@ from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
+from vsr.live.troubles import Troubles
 from vsr.media.frame import Frame, Planes, Stamps, now
 from vsr.report.ledger import Row
 from vsr.report.report import Report
 
 _CONNECT_WAIT_S: Final = 5.0
 """Longest wait for outputs to connect before a paced input begins, in seconds."""
+_QUEUE_FULL: Final = "input queue is full"
 _REPEAT_AFTER_S: Final = 0.5
 """Time without a frame after which the last one is repeated, in seconds."""
 
@@ -49,6 +51,7 @@ class Playout:
         """
         self._settings, self._mailbox, self._slate = settings, mailbox, slate
         self._report, self._board, self._log, self._stop = report, board, log, stop
+        self._troubles = Troubles(log)
         self._name, self._info = report.input["name"], first.info
         self._interval = float(1 / first.info.rate)
         self._clock = OutputClock(self._interval)
@@ -104,7 +107,7 @@ class Playout:
                 self._audio_dropped = self._mailbox.audio_dropped
                 self._warn("audio dropped: input queue is full", "audio queue")
             while self._mailbox.dropped:
-                self._drop(self._mailbox.dropped.popleft(), "frames dropped: input queue is full")
+                self._drop(self._mailbox.dropped.popleft(), _QUEUE_FULL)
             if now() >= self._repeat_at:
                 self._repeat_frame()
         self._send_audio(self._audio.finish())
@@ -114,13 +117,13 @@ class Playout:
         if self._last is None and self._mailbox.frames_waiting:
             return  # queued while engines loaded: begin with the newest
         if self._clock.must_skip(arrived):
-            self._drop(frame, "frames dropped: too old, they arrived in a burst after a pause")
+            self._drop(frame, "too old, they arrived in a burst after a pause")
             self._repeat_at = now() + _REPEAT_AFTER_S  # frames do arrive, only too old ones
             return
         waiting, encode_s = self._mailbox.frames_waiting, self._encoder.encode_s
         done = self._upscaler.upscale(frame, waiting, encode_s)
         if done is None:
-            self._drop(frame, "frames dropped: they were too late, even for bicubic")
+            self._drop(frame, "they were too late, even for bicubic")
             return
         if self._last is None:
             self._began = now()
@@ -149,13 +152,22 @@ class Playout:
         return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
 
     def _drop(self, frame: Frame, why: str) -> None:
-        """Drop a frame and log the reason as a warning."""
+        """Drop a frame; log and count the reason, which is the encoder if that is too slow."""
         if self._last is None and frame.stamps.read < self._began:
             return
         self._dropped += 1
-        self._log.warn_rarely(why)
+        self._count_dropped(why)
         frame.event = "dropped"
         self._encoder.report_not_shown(self._with_index(frame, self._clock.last))
+
+    def _count_dropped(self, why: str, frames: int = 1) -> None:
+        took = self._encoder.frame_s
+        if took > self._interval:
+            why = (
+                f"the encoder takes {1000 * took:.1f} ms per frame, the frame interval is "
+                f"{1000 * self._interval:.1f} ms: use a faster --preset or codec"
+            )
+        self._troubles.add_dropped(why, "encoder" if took > self._interval else why, frames)
 
     def _send_audio(self, packets: Iterable[AudioItem]) -> None:
         for heard in packets:
@@ -233,6 +245,8 @@ class Playout:
         self._encoder.close()
         report = self._report
         report.seconds = now() - self._began
+        self._count_dropped(_QUEUE_FULL, self._mailbox.dropped_unlisted)
+        report.notes += self._troubles.notes()
         report.frames_in += self._mailbox.dropped_unlisted
         report.frames_out = self._encoder.sent
         report.lost += self._dropped + self._mailbox.dropped_unlisted

@@ -42,6 +42,9 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 _QUEUE_SIZE: Final = 8
+_TIMED_FRAMES: Final = 50
+"""Number of frames over which the encoder's time per frame is averaged: some encoders work on
+several frames at once."""
 _DRAIN_S: Final = 0.5
 """Time limit for the encoder to process its queue when a relay ends, in seconds."""
 _CLOSE_S: Final = 0.8
@@ -115,6 +118,8 @@ class LiveEncoder:
         """Number of source frames that at least one output has sent."""
         self.encode_s: float | None = None
         """Time from the end of the newest frame's upscaling to its packet (s)."""
+        self._times: deque[float] = deque(maxlen=_TIMED_FRAMES)
+        """How long the newest frames kept the encoder's thread busy (s)."""
         self.failed: Exception | None = None
         self._was_raised = False
         streams = OutputStreams(video=self._first, audio=sound)
@@ -150,6 +155,12 @@ class LiveEncoder:
     def waiting(self) -> int:
         """Number of frames and audio packets in the encoder's queue."""
         return self._items.qsize()
+
+    @property
+    def frame_s(self) -> float:
+        """Mean time that the newest frames took to encode (s); 0 before the first one."""
+        times = tuple(self._times)
+        return sum(times) / len(times) if times else 0.0
 
     @property
     def was_open(self) -> bool:
@@ -202,7 +213,9 @@ class LiveEncoder:
             while (item := self._items.get()) is not None:
                 self._report_completed()
                 if isinstance(item, VideoItem):
+                    began = now()
                     self._encode(item)
+                    self._times.append(now() - began)
                 elif isinstance(item, Frame):
                     self._on_frame(item)
                 else:
