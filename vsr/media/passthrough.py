@@ -76,6 +76,8 @@ class Passthrough:
     chapters: list[Any]
     covers: Mapping[int, bytes]
     """Picture of each cover art stream, by the stream's index."""
+    first_time: Fraction = Fraction(0)
+    """Input time of the first frame of `video`, in seconds."""
 
     @classmethod
     def of(
@@ -84,11 +86,12 @@ class Passthrough:
         video: av.VideoStream,
         streams: tuple[av.stream.Stream, ...],
         covers: Mapping[int, bytes],
+        first_time: Fraction,
     ) -> "Passthrough":
         """Describe what an opened input has in addition to the pictures of `video`."""
         return cls(
             streams=streams, video=video, metadata=container.metadata,
-            chapters=container.chapters(), covers=covers,
+            chapters=container.chapters(), covers=covers, first_time=first_time,
         )  # fmt: skip
 
 

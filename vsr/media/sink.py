@@ -31,6 +31,7 @@ from vsr.media.passthrough import (
 )
 from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.target import container_format, delete_abandoned_parts, part_path
+from vsr.media.timecode import advance_timecodes
 from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
@@ -78,6 +79,8 @@ class Sink:
         self._coding = DtsGenerator()
         self._tags = kept_tags(passthrough.metadata) if passthrough else {}
         self._chapters: list[Any] = []
+        first = (passthrough.first_time, passthrough.video.average_rate) if passthrough else None
+        self._first_and_rate = first
         try:
             self._container = self._open(passthrough.streams if passthrough else (), video)
             covers = passthrough.covers if passthrough else {}
@@ -219,7 +222,12 @@ class Sink:
         return track.stream
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
-        """Write the header, with the chapters between two input times (s)."""
+        """Write the header, with the chapters and the timecode of the part between two input
+        times (s)."""
+        first, rate = self._first_and_rate or (begin, None)
+        if begin > first:  # frames are skipped
+            for tagged in (self._container, *self._container.streams):
+                advance_timecodes(tagged.metadata, begin - first, rate)
         if chapters := cut_chapters(self._chapters, begin, end):
             self._container.set_chapters(chapters)
         self._container.start_encoding()

@@ -92,7 +92,8 @@ class Source:
 
     def passthrough(self) -> Passthrough:
         """Describe what an output may copy: other streams, metadata, chapters."""
-        return Passthrough.of(self._container, self.video, self._streams, self._covers)
+        extras = self._covers, self.first_time
+        return Passthrough.of(self._container, self.video, self._streams, *extras)
 
     @property
     def jumps(self) -> int:
@@ -123,12 +124,6 @@ class Source:
         """
         begin = Fraction(self._container.start_time or 0, av.time_base)
         return begin if begin > _MAX_START_S else min(self.first_time, Fraction(0))
-
-    @property
-    def first_time(self) -> Fraction:
-        """Presentation time of the first frame, in seconds."""
-        frame = next(item for item in self._primed if isinstance(item, Frame))
-        return frame.pts * frame.time_base
 
     def skip_to(self, index: int, pts: int, lead: Fraction = Fraction(0)) -> bool:
         """Resume after frame `index` with that pts, from an earlier reading; call before iterating.
@@ -208,6 +203,8 @@ class Source:
         for item in self._items:
             self._primed.append(item)
             if isinstance(item, Frame):
+                self.first_time = item.pts * item.time_base
+                """Presentation time of the first frame, in seconds."""
                 return
             if is_cover(item.stream):  # FFmpeg passes on cover art first
                 self._covers[item.stream.index] = bytes(item)
