@@ -230,6 +230,7 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
     report = r.report
     events = [row["event"] for row in report["ledger"]]
     assert events.count("resized") == 2 * FPS
+    assert f"{2 * FPS} frames had another size and were resized" in report["notes"]
     assert 0.5 * report["frames"]["in"] < report["frames"]["out"]  # all, if fast enough
     assert report["live"]["repeated"] > FPS / 2
     with av.open(str(target)) as out:

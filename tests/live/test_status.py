@@ -172,7 +172,8 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
     told, page, metrics = facts(server), get(server)[1].decode(), figures(server)
 
     assert told["frames"] | {"late_minute": late} == {
-        "in": 254, "out": 255, "dropped": 3, "repeated": 4, "late": late, "dropped_minute": 3,
+        "in": 254, "out": 251, "sent": 255, "dropped": 3, "repeated": 4, "late": late,
+        "dropped_minute": 3,
         "repeated_minute": 4, "late_minute": late, "events": {"fallback": 1},
         "by_rung": {"carn-m": 100, "c-dcscn": 150, "bicubic": 1},
         "by_rung_minute": {"carn-m": 100, "c-dcscn": 150, "bicubic": 1},
@@ -195,7 +196,7 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
     assert seen["late"] == count(late)
     for name, number in (("dropped", "3"), ("repeated", "4"), ("source sessions", "3"),
                          ("output reconnects", "8"), ("A/V offset", "-12 ms"),
-                         ("frames in", "254"), ("frames out", "255"),
+                         ("frames in", "254"), ("frames sent", "255"),
                          ("frames with event fallback", "1"),
                          ("frames waiting for an engine", "6"),
                          ("frames and audio waiting for the encoder", "7"),
@@ -246,6 +247,8 @@ def test_frames_per_second_follow_what_comes_and_goes(relay: Relay) -> None:
     relay.at += 0.001
     assert relay.board.snapshot().fps_in == 0
     assert relay.board.snapshot().fps_out == pytest.approx(25, abs=0.3)
+    fps = relay.board.snapshot().facts()["fps"]
+    assert (fps["out"], fps["sent"]) == (0, pytest.approx(25, abs=0.3))
     relay.at += 6
     assert relay.board.snapshot().fps_out == 0
 

@@ -1,7 +1,9 @@
 """What a relay says about its troubles: in the log, and in the report's notes."""
 
+import json
 import logging
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import vsr
 from tests.streams import Marked, make_marked
 from vsr.live.common import RelayLog
 from vsr.live.output import encode
+from vsr.live.relay import Relay
 from vsr.live.troubles import Troubles
+from vsr.report.ledger import write_report
 
 SLOW_S = 0.07
 """Time that the slow encoder takes per frame, above the clip's interval of 40 ms."""
@@ -55,3 +59,18 @@ def test_troubles_are_logged_rarely_and_counted(caplog: pytest.LogCaptureFixture
     assert troubles.notes() == [
         "7 frames dropped: input queue is full", "source stalled for 2.0 s (2 times)", "no audio",
     ]  # fmt: skip
+
+
+def test_the_report_has_the_totals_of_the_status(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
+    target = tmp_path / "report.json"
+    settings = vsr.RelaySettings(model="bicubic", max_latency=5.0)
+    relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
+    report = relay.run(threading.Event())
+    write_report(target, report.facts(), report.ledger)
+    told, status = json.loads(target.read_text()), relay.board.snapshot(0.0).facts()
+    assert told["frames"]["by_rung"] == {"bicubic": 50}
+    shared = ("in", "out", "sent", "dropped", "repeated", "late", "by_rung")
+    assert {k: told["frames"][k] for k in shared} == {k: status["frames"][k] for k in shared}
+    assert told["frames"]["sent"] == 50 + told["frames"]["repeated"]
+    assert told["fps_sent"] >= told["fps"] > 0

@@ -72,7 +72,7 @@ def test_a_browser_shows_and_renews_the_figures_of_metrics(
     dom = _rendered(server.url, tmp_path)
     seen, told = shown(dom), figures(server)
     for name, metric, value in (
-        ("frames in", "frames_in_total", 277), ("frames out", "frames_out_total", 278),
+        ("frames in", "frames_in_total", 277), ("frames sent", "frames_out_total", 278),
         ("dropped", "frames_dropped_total", 2), ("repeated", "frames_repeated_total", 3),
         ("late", "frames_late_total", None), ("frames waiting for an engine", "waiting_frames", 6),
     ):  # fmt: skip

@@ -97,7 +97,7 @@ class Playout:
             elif isinstance(item, RateMeasured):
                 self._set_rate(item.rate)
             elif isinstance(item, SourceNotice):
-                self._log.warn_rarely(f"{self._name} {item.message}", item.kind)
+                self._troubles.add(f"{self._name} {item.message}", item.kind)
             elif isinstance(item, Lost):
                 if item.final:
                     self._finish(item)
@@ -189,8 +189,8 @@ class Playout:
         self._upscaler.set_interval(self._interval)
 
     def _warn(self, message: str, kind: str) -> None:
-        """Log a warning about the source's audio, at most once a minute per kind."""
-        self._log.warn_rarely(f"{self._name}: {message}", kind)
+        """Count a trouble with the source's audio, and log it at most once a minute per kind."""
+        self._troubles.add(f"{self._name}: {message}", kind)
 
     def _add_notes(self, notes: Sequence[str]) -> None:
         """Log and report, once each, notes on what is lost or changed in the source's frames."""
@@ -247,6 +247,11 @@ class Playout:
         report.seconds = now() - self._began
         self._count_dropped(_QUEUE_FULL, self._mailbox.dropped_unlisted)
         report.notes += self._troubles.notes()
+        counts = {
+            "audio packets dropped": self.figures()["sound_dropped"],
+            "frames had another size and were resized": report.ledger.count_events("resized"),
+        }
+        report.notes += [f"{number} {what}" for what, number in counts.items() if number]
         report.frames_in += self._mailbox.dropped_unlisted
         report.frames_out = self._encoder.sent
         report.lost += self._dropped + self._mailbox.dropped_unlisted

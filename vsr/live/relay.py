@@ -217,6 +217,7 @@ class Relay:
         report = self.report
         report.concealed = self._ledger.count_events("concealed")
         report.interrupted = stop.is_set()
+        report.totals = self.board.snapshot(0.0).totals
         report.live = self._figures(playout)
         for output in report.live["outputs"]:
             output["av_offset_ms"] = output["av_offset_last_ms"]

@@ -46,6 +46,9 @@ class Report:
     """Messages about what was lost."""
     live: dict[str, Any] = field(default_factory=dict)
     """Facts of a relay: sessions, repeated frames, rung changes, outputs; empty for files."""
+    totals: dict[str, Any] = field(default_factory=dict)
+    """More counts of a relay's frames: `sent` (repeated ones too), `repeated`, `late`, `by_rung`;
+    empty for files."""
     deadline: float | None = None
     """Maximum latency of a frame from arrival to packet, in seconds; None for files."""
     ledger: LatencyLedger = field(default_factory=Ledger)
@@ -89,6 +92,12 @@ class Report:
             )
         return lines
 
+    def _fps_sent(self) -> dict[str, float]:
+        """Return the rate of a relay's sent frames, with the repeated ones, as a viewer sees it."""
+        if not self.totals:
+            return {}
+        return {"fps_sent": round(self.totals["sent"] / self.seconds, 3) if self.seconds else 0.0}
+
     def _deadline_facts(self) -> dict[str, Any]:
         if self.deadline is None:
             return {"ms": None, "misses": 0}
@@ -107,9 +116,11 @@ class Report:
                 "out": self.frames_out,
                 "dropped": self.lost,
                 "concealed": self.concealed,
+                **self.totals,
             },
             "stages": self.ledger.stages(),
             "fps": round(self.fps, 3),
+            **self._fps_sent(),
             "deadline": self._deadline_facts(),
             "live": self.live,
             "interrupted": self.interrupted,
@@ -124,7 +135,7 @@ class Report:
         report = replace(
             self, ledger=part, frames_in=len(part), frames_out=len(part) - unsent, lost=dropped,
             concealed=part.count_events("concealed"), seconds=seconds, interrupted=False,
-            notes=[], losses=[], live={},
+            notes=[], losses=[], live={}, totals={},
         )  # fmt: skip
         return report.facts()
 

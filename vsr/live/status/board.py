@@ -49,6 +49,8 @@ class _Counts:
     events: dict[str, int] = field(default_factory=dict)
     latencies: Histogram = field(default_factory=Histogram)
     sent: int = 0
+    source_sent: int = 0
+    """Those of `sent` that are not repeated."""
     dropped: int = 0
     repeated: int = 0
     late: int = 0
@@ -119,6 +121,7 @@ class StatusBoard:
                 return
             if sent:
                 self._counts.sent += 1
+                self._counts.source_sent += kind == _SHOWN
                 self._last_sent_at = at
                 self._last_source_sent_at = self._last_source_sent_at if kind == _REPEATED else at
             if kind == _REPEATED:
@@ -154,12 +157,13 @@ class StatusBoard:
             shown, events = dict(counts.shown), dict(counts.events)
             latencies, names = counts.latencies.copy(), list(self._rungs)
             dropped, repeated, late = counts.dropped, counts.repeated, counts.late
-            sent = counts.sent
+            sent, source_sent = counts.sent, counts.source_sent
         recent = _Recent(np.concatenate((rows[first:], rows[:first])), names, at)
         span = max(1.0, min(RECENT_S, at - live[2])) if live else RECENT_S
         return Snapshot(
             name=self._name, deadline_ms=self._deadline_ms, uptime_s=at - self._began,
             stage=live[0] if live else None, rung=rung, shown=shown, frames_out=sent,
+            source_frames_out=source_sent, source_fps_out=recent.sent(span, _SHOWN) / span,
             shown_minute=recent.by_rung(), dropped=dropped, repeated=repeated, late=late,
             dropped_minute=recent.count(MINUTE_S, _DROPPED),
             repeated_minute=recent.count(MINUTE_S, _REPEATED),
@@ -203,9 +207,11 @@ class _Recent:
         newest = self._rows[self._rows[:, 0] > self._at - seconds]
         return int(np.count_nonzero(np.isin(newest[:, 1], kinds)))
 
-    def sent(self, seconds: float) -> int:
-        """Count the frames in the last `seconds` that an output sent."""
-        return int(np.nansum(self._rows[self._rows[:, 0] > self._at - seconds, 3]))
+    def sent(self, seconds: float, *kinds: int) -> int:
+        """Count the frames of the given kinds (default: all) that an output sent in the last
+        `seconds`."""
+        newest = self._rows[self._rows[:, 0] > self._at - seconds]
+        return int(np.nansum(newest[np.isin(newest[:, 1], kinds), 3] if kinds else newest[:, 3]))
 
     def by_rung(self) -> dict[str, int]:
         """Count the frames of the last minute by rung."""

@@ -102,7 +102,7 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
         wide=True,
     )
     yield Tile("fps in", f"{s.fps_in:.1f}", s.stage is not None and not s.fps_in)
-    yield Tile("fps out", f"{s.fps_out:.1f}", s.stage is not None and not s.fps_out)
+    yield Tile("fps sent", f"{s.fps_out:.1f}", s.stage is not None and not s.fps_out)
     yield Tile("dropped", count(s.dropped), s.dropped_minute > 0)
     yield Tile("late", count(s.late), s.late_minute > 0)
     yield Tile("repeated", count(s.repeated), s.repeated_minute > 0)
@@ -200,7 +200,7 @@ def _counters(s: Snapshot) -> Iterator[tuple[str, str]]:
         return _UNKNOWN if value is None else count(value)
 
     yield "frames in", count(s.frames_in)
-    yield "frames out", count(s.frames_out)
+    yield "frames sent", count(s.frames_out)
     for event, n in s.events.items():
         yield f"frames with event {event}", count(n)
     yield "newest packet", _UNKNOWN if s.packet_age_s is None else f"{span(s.packet_age_s)} ago"

@@ -103,6 +103,8 @@ class Snapshot:
     shown_minute: Mapping[str, int]
     frames_out: int
     """Number of frames that at least one output sent, including repeated ones."""
+    source_frames_out: int = 0
+    """Those of `frames_out` that are not repeated, as `frames.out` in the report."""
     dropped: int
     repeated: int
     late: int
@@ -115,6 +117,8 @@ class Snapshot:
     fps_in: float
     fps_out: float
     """Rate of frames that at least one output sent, including repeated ones."""
+    source_fps_out: float = 0.0
+    """The same without repeated ones."""
     run: Mapping[str, float]
     """Mean, p50, p95, p99, max of the whole run; percentiles within 1 %. Empty without frames."""
     minute: Mapping[str, Mapping[str, float]]
@@ -188,6 +192,14 @@ class Snapshot:
         """Message that says for how long no source audio was sent."""
         return f"no source audio for {self.sound_age_s or 0.0:.0f} s, sending silence"
 
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Counts of frames of the whole run that report and status name alike."""
+        return {
+            "sent": self.frames_out, "repeated": self.repeated, "late": self.late,
+            "by_rung": dict(self.shown),
+        }  # fmt: skip
+
     def facts(self) -> dict[str, Any]:
         """Return everything except the images, for JSON."""
         stage = self.stage
@@ -202,13 +214,16 @@ class Snapshot:
             "rungs": list(stage.rungs) if stage else [],
             "rung": self.rung,
             "frames": {
-                "in": self.frames_in, "out": self.frames_out, "dropped": self.dropped,
-                "repeated": self.repeated, "late": self.late,
+                "in": self.frames_in, "out": self.source_frames_out, "dropped": self.dropped,
+                "sent": self.frames_out, "repeated": self.repeated, "late": self.late,
                 "dropped_minute": self.dropped_minute, "repeated_minute": self.repeated_minute,
                 "late_minute": self.late_minute, "events": dict(self.events),
                 "by_rung": dict(self.shown), "by_rung_minute": dict(self.shown_minute),
             },
-            "fps": {"in": round(self.fps_in, 2), "out": round(self.fps_out, 2)},
+            "fps": {
+                "in": round(self.fps_in, 2), "out": round(self.source_fps_out, 2),
+                "sent": round(self.fps_out, 2),
+            },
             "latency_ms": {
                 "deadline": self.deadline_ms, "run": dict(self.run),
                 "minute": {name: dict(part) for name, part in self.minute.items()},
