@@ -323,7 +323,13 @@ def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
     assert answer() == (200, "output running\n")
     assert facts(server)["flows"] is True
     relay.figures["outputs"][0]["state"] = "retrying"
-    assert answer()[0] == 200  # the other one is open
+    warning = "1 of 2 outputs are open, not open: 1"
+    assert answer() == (200, f"output running; warnings: {warning}\n")
+    assert facts(server)["health"] == {"level": "warn", "warnings": [warning]}
+    relay.at += 0.3
+    relay.run([20] * 3)
+    relay.run([1] * 2, event="dropped")
+    assert "2 of 6 frames late or dropped in the last minute" in answer()[1]
     relay.figures["outputs"][1]["state"] = "connecting"
     status, words = answer()
     assert status == 503
@@ -596,6 +602,20 @@ def test_addresses(text: str, host: str, port: int) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--status is HOST:PORT"):
         Address.parse(text)
+
+
+def test_an_error_of_an_output_that_is_open_again_is_past(
+    relay: Relay, server: StatusServer
+) -> None:
+    relay.figures["outputs"] = [
+        output("a", last_error="refused"),
+        output("b", number=2, state="retrying", last_error="reset"),
+    ]
+    relay.go_live()
+    relay.frame(20)
+    told = get(server)[1].decode()
+    assert "past error: <bdi>refused" in told
+    assert "last error: <bdi>reset" in told
 
 
 def test_a_host_that_is_not_there_is_refused(relay: Relay) -> None:

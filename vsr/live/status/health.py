@@ -11,6 +11,9 @@ from vsr.media.bitrate import format_bitrate
 _WARNING_S: Final = 1.5
 """Time without source video or audio after which a warning is shown, in seconds."""
 
+RUNNING: Final = "output running"
+"""Description of a relay that sends the source's video and audio."""
+
 Level = Literal["good", "warn", "bad"]
 
 
@@ -30,8 +33,13 @@ def health(s: Snapshot) -> Health:
     if s.trouble:
         waits = s.stage is None and s.uptime_s < s.health_after
         return Health("warn" if waits else "bad", s.trouble)
-    warnings = list(_warnings(s))
-    return Health("warn", "; ".join(warnings)) if warnings else Health("good", "output running")
+    warnings = warnings_of(s)
+    return Health("warn", "; ".join(warnings)) if warnings else Health("good", RUNNING)
+
+
+def warnings_of(s: Snapshot) -> list[str]:
+    """Return what viewers may notice; empty if nothing, and while the health check fails."""
+    return [] if s.trouble else list(_warnings(s))
 
 
 def _warnings(s: Snapshot) -> Iterator[str]:
@@ -56,7 +64,8 @@ def _warnings(s: Snapshot) -> Iterator[str]:
         yield f"using {s.rung} instead of {best}"
     if s.dropped_minute or s.late_minute:
         number = s.dropped_minute + s.late_minute
-        yield f"{number} frames late or dropped in the last minute"
+        total = sum(s.shown_minute.values()) + s.dropped_minute
+        yield f"{number} of {total} frames late or dropped in the last minute"
 
 
 def _frame_interval_s(s: Snapshot) -> float:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.live.status.board import StatusBoard
+from vsr.live.status.health import RUNNING, health, warnings_of
 from vsr.live.status.http import Response, WebServer
 from vsr.live.status.jpeg import JpegCache, Which
 from vsr.live.status.metrics import Metrics
@@ -146,17 +147,20 @@ class _Routes:
         return Response(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
     def _json(self, _accept: str) -> Response:
-        facts = self._board.snapshot().facts() | {"versions": self._versions}
+        snapshot = self._board.snapshot()
+        rated = {"level": health(snapshot).level, "warnings": warnings_of(snapshot)}
+        facts = snapshot.facts() | {"health": rated, "versions": self._versions}
         return Response(json.dumps(facts, allow_nan=False).encode() + b"\n", "application/json")
 
     def _metrics_text(self, accept: str) -> Response:
         return Response(*self._metrics.text(accept))
 
     def _health(self, _accept: str) -> Response:
-        trouble = self._board.snapshot().trouble
-        if trouble:
-            return Response(f"{trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return Response(b"output running\n")
+        snapshot = self._board.snapshot()
+        if snapshot.trouble:
+            return Response(f"{snapshot.trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        words = "; ".join(warnings_of(snapshot))
+        return Response((RUNNING + f"; warnings: {words}" * bool(words) + "\n").encode())
 
     def _image(self, which: Which) -> Response:
         data = self._jpegs.jpeg(which)
