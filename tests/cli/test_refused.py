@@ -32,6 +32,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("relay IN OUT -q -v", "--verbose and --quiet exclude each other: use one of them"),
         ("relay IN OUT --stream-preset twitch --crf 20", f"--crf and --stream-preset {PRESET}"),
         ("relay IN OUT --stream-preset twitch -e qp=20", f"of -e and --stream-preset {PRESET}"),
+        ("run IN OUT --model bicubic --speed best", "--speed selects a network: leave it out with"),
+        ("plan IN --model bicubic --speed best", "--speed selects the recommended network: leave"),
+        ("relay IN OUT --report-every 3", "--report-every has no effect without --report"),
+        ("relay IN OUT --report-keep 3", "--report-keep has no effect without --report"),
+        ("relay IN OUT --health-after 3", "--health-after has no effect without --status"),
+        ("relay IN OUT --enhanced-rtmp", "--enhanced-rtmp has no effect without an output at rtmp"),
+        ("relay rtmp://h/a/k OUT --listen --variant 2", "--variant works only with playlists"),
+        ("doctor --filters --json", "--filters is a table only: leave out --json"),
+        ("run IN OUT --model bicubic -c ffv1 --crf 3", "it is lossless): leave out --crf"),
+        ("run IN OUT --model bicubic -c ffv1 --bitrate 4M", "it is lossless): leave out --bitrate"),
+        ("run IN OUT --model bicubic -c prores --crf 3", "-e profile=): leave out --crf"),
         ("relay IN OUT OUT", "is given twice as an output: leave one out"),
         ("relay IN IN", "input and output are the same: the relay would read its own output"),
     ],
@@ -58,3 +69,11 @@ def test_a_video_is_no_slate(clip: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 1
     assert f"the slate {clip} is a video, and only an image is shown: save" in done.stderr
+
+
+def test_pictures_are_advised_for_their_format(clip: str, tmp_path: Path) -> None:
+    for name, advice in (("out.png", "leave them out"), ("out.jpg", "use -e quality=90")):
+        words = ["run", clip, str(tmp_path / name), "--max-frames", "1", "--crf", "3"]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == EXIT_USAGE
+        assert done.stderr.endswith(f"pictures have no codec, crf, preset or bitrate: {advice}\n")

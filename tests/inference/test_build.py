@@ -537,7 +537,7 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
         (("--target", "sm90"), 2, "cannot build for sm90; supported: sm75, sm80, sm86"),
         (("--target", "ampere"), 2, "invalid target 'ampere': use one like sm86, or 'current'"),
         (("--target", "sm8²"), 2, "invalid target 'sm8²'"),
-        (("--precision", "int8"), 2, "model 'bicubic' has no int8 form: use fp32 or fp16"),
+        (("--precision", "int8"), 2, "model 'bicubic' has no int8 form: use fp32 or auto"),
         (("--scale", "5"), 2, "model 'bicubic' has no scale 5; it has: 2, 3, 4, 8"),
         (("--model", "best"), 2, "unknown model 'best'"),
         (("--model", "no.onnx"), 1, "cannot read the model no.onnx: No such file or directory"),
@@ -545,6 +545,14 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
         (("--fused",), 2, "--fused requires --runtime tensorrt and a GPU"),
         (("--list", "--clear"), 2, "--list and --clear cannot be combined: use one"),
         (("--explain", "--onnx", "a.onnx"), 2, "--explain and --onnx cannot be combined"),
+        (("--clear",), 2, "--model cannot be combined with --clear, which removes all engines"),
+        (("--list",), 2, "--model cannot be combined with --list, which shows all engines"),
+        (
+            ("--explain", "-o", "a.plan"),
+            2,
+            "--output cannot be combined with --explain, which builds",
+        ),
+        (("--onnx", "a", "-o", "b"), 2, "--output cannot be combined with --onnx, which builds no"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_one_line(

@@ -94,8 +94,15 @@ def test_crf_becomes_the_constant_quality_of_hardware_encoders() -> None:
 
 
 def test_an_encoder_without_constant_quality_refuses_crf() -> None:
-    with pytest.raises(UsageError, match="no constant-quality option"):
-        options_of("ffv1", crf=25)
+    with pytest.raises(UsageError, match="no constant-quality option: use --bitrate"):
+        options_of("dnxhd", crf=25)
+
+
+@pytest.mark.parametrize("name", ["ffv1", "prores_ks", "huffyuv"])
+@pytest.mark.parametrize("given", ["crf", "bitrate", "maxrate"])
+def test_an_encoder_that_ignores_quality_and_bitrate_refuses_them(name: str, given: str) -> None:
+    with pytest.raises(UsageError, match=rf"no quality or bitrate to set .*: leave out --{given}$"):
+        options_of(name, **{given: 25})
 
 
 def test_the_encoder_keeps_time_rate_shape_and_colours() -> None:

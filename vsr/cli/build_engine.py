@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vsr.cli.given import refuse
 from vsr.cli.numbers import WholeNumber
 from vsr.cli.streams import print_result, write_if_possible
 from vsr.cli.terminal import exit_on_error, start_logging, verbosity
@@ -96,6 +97,13 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
                 **{f"--{k}": options[k] for k in ("explain", "onnx")},
             }
         )
+        if list_ or clear:
+            what = "--clear, which removes" if clear else "--list, which shows"
+            others = set(options) - {"onnx", "explain"}
+            refuse(others, f"cannot be combined with {what} all engines")
+        if options["explain"] or options["onnx"]:
+            what = "--explain" if options["explain"] else "--onnx"
+            refuse(["output"], f"cannot be combined with {what}, which builds no engine")
         cache = EngineCache()
         if list_:
             print_result(table(list(cache.entries())))

@@ -1,6 +1,6 @@
 """Tells which options were given on the command line, to refuse those without an effect."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import click
 from click.core import ParameterSource
@@ -19,7 +19,7 @@ def option_name(parameter: click.Parameter) -> str:
     return max(parameter.opts, key=len)
 
 
-def refuse(names: Sequence[str], why: str) -> None:
+def refuse(names: Collection[str], why: str) -> None:
     """Raise UsageError for the first given one of these parameters; `why` follows its name."""
     for parameter in click.get_current_context().command.params:
         if parameter.name in names and is_given(parameter.name):

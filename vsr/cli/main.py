@@ -12,6 +12,7 @@ from vsr.cli.build_engine import build_engine
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
 from vsr.cli.encoder_options import preset_options, rate_options
+from vsr.cli.given import refuse
 from vsr.cli.many import run_list, run_many, selection_options
 from vsr.cli.network_options import DEFAULT_LOOK, flicker_option, look_option
 from vsr.cli.numbers import WholeNumber, byte_size
@@ -200,6 +201,8 @@ def run(
     inputs, target = _inputs_and_output(list(paths), input_, output)
     source = inputs[0]
     with exit_on_error(verbose):
+        if options["model"] is not None:
+            refuse(["speed"], "selects a network: leave it out with --model")
         selection = selection_of(options)
         settings = settings_of(options)
         if is_batch(inputs, selection):

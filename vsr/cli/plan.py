@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from vsr.cli.encoder_options import preset_options
+from vsr.cli.given import refuse
 from vsr.cli.network_options import DEFAULT_LOOK, look_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import print_result
@@ -101,6 +102,8 @@ def plan(
             raise UsageError("--size replaces INPUT: leave one of them out")
         if source is not None and fps is not None:
             raise UsageError("--fps applies only to --size: INPUT has its own frame rate")
+        if names:
+            refuse(["speed"], "selects the recommended network: leave it out with --model")
         wanted = dict.fromkeys(model_name_for(name, look) for name in names)
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = task_without_input(

@@ -215,7 +215,23 @@ def _job(name: str, urls: tuple[str, ...], options: dict[str, Any]) -> Any:
         raise UsageError(
             "INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml, are required"
         )
+    _check_effects(urls[1:], options)
     return RelayJob(input=urls[0], outputs=urls[1:], settings=_settings(name=name, **options))
+
+
+def _check_effects(outputs: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Raise UsageError for an option, also of a file, that has no effect without another one."""
+    defaults = {one.name: one.default for one in relay.params}
+    is_rtmp = any(url.lower().startswith("rtmp") for url in outputs)
+    needed = {
+        "report_every": ("--report-every", options["report"], "--report"),
+        "report_keep": ("--report-keep", options["report"], "--report"),
+        "health_after": ("--health-after", options["status"], "--status"),
+        "enhanced_rtmp": ("--enhanced-rtmp", is_rtmp, "an output at rtmp://"),
+    }
+    for name, (option, other, what) in needed.items():
+        if options[name] not in (False, defaults[name]) and not other:
+            raise UsageError(f"{option} has no effect without {what}")
 
 
 def _settings(

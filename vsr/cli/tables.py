@@ -7,7 +7,7 @@ import click
 
 from vsr.cli.streams import print_result
 from vsr.cli.terminal import exit_on_error, start_logging
-from vsr.errors import EXIT_FAILED
+from vsr.errors import EXIT_FAILED, UsageError
 
 
 @click.command("models")
@@ -30,10 +30,12 @@ def examine(as_json: bool, filters: bool) -> None:
     from vsr.media.filters import table
 
     start_logging()
-    if filters:
-        print_result(table())
-        return
     with exit_on_error():
+        if filters and as_json:
+            raise UsageError("--filters is a table only: leave out --json")
+        if filters:
+            print_result(table())
+            return
         findings = doctor.examine()
         print_result(
             json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)

@@ -177,7 +177,7 @@ def _choose_precision(runner: Runner, precision: str, name: str, has_int8: bool)
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"unknown precision '{precision}'; known: auto, {', '.join(PRECISIONS)}")
     if precision == "int8" and not has_int8:
-        raise UsageError(f"model '{name}' has no int8 form: use fp32 or fp16")
+        raise UsageError(f"model '{name}' has no int8 form: use fp32 or auto")
     return runner.choose_precision(precision, has_int8)
 
 

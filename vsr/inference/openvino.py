@@ -160,7 +160,8 @@ class OpenVinoBackend:
         """See `vsr.inference.backend.Runner.choose_precision`."""
         float_precisions = self.float_precisions()
         if precision in PRECISION_HINTS and precision not in float_precisions:
-            raise UsageError(f"{self.device} does not support {precision}: use fp32 or int8")
+            use = "fp32 or int8" if has_int8 else "fp32"
+            raise UsageError(f"{self.device} does not support {precision}: use {use}")
         if precision != "auto":
             return precision
         if not self._queried_device.startswith("CPU"):

@@ -17,7 +17,7 @@ from vsr.media.limits import cpu_limit
 from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
 from vsr.media.pixel_choice import check_pixel_format, pixel_format, planes_options
 from vsr.media.plane_format import YUV420, PlaneFormat, planes_for
-from vsr.media.ranges import check_values
+from vsr.media.ranges import check_rate_option, check_values
 from vsr.media.scheduling import keep_scheduling
 from vsr.media.stereo import StereoPacking
 from vsr.media.validation import check_settings
@@ -248,6 +248,9 @@ def _options(
 
 def _quality(encoder: str, settings: EncoderSettings, known: set[str]) -> dict[str, str]:
     """Return the constant-quality option: as set, or the default if no rate control is set."""
+    options = ("crf", "bitrate", "maxrate")
+    given = next((f"--{name}" for name in options if getattr(settings, name) is not None), None)
+    check_rate_option(encoder, given)
     wanted = None if settings.crf is None else str(settings.crf)
     if wanted is None and not settings.has_rate:
         wanted = _QUALITY.get(encoder, ("", ""))[0]

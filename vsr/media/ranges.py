@@ -60,3 +60,13 @@ def _check_number(encoder: str, what: str, value: str, limits: tuple[float, floa
         raise UsageError(
             f"encoder {encoder} takes {what} from {least:.0f} to {most:.0f}, not '{value}'"
         )
+
+
+def check_rate_option(encoder: str, given: str | None) -> None:
+    """Raise UsageError for a `given` option of quality or bitrate if the encoder ignores both."""
+    codec, is_prores = av.Codec(encoder, "w"), encoder.startswith("prores")
+    if given is not None and (is_prores or (codec.lossless and not codec.lossy)):
+        why = "it has only -e profile=" if is_prores else "it is lossless"
+        raise UsageError(
+            f"encoder {encoder} has no quality or bitrate to set ({why}): leave out {given}"
+        )

@@ -27,7 +27,7 @@ from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import check_address, check_protocol, is_url, mask_secrets, url_for_messages
 from vsr.media.timestamps import Packet
-from vsr.media.variants import Fits, VariantChoice
+from vsr.media.variants import BEST, Fits, VariantChoice
 
 if TYPE_CHECKING:  # loaded for --listen only, as it imports ssl
     from vsr.live.input.rtmp.server import RtmpListener
@@ -54,6 +54,8 @@ def check_input(url: str, settings: IngestSettings) -> None:
         raise UsageError("--loop works only with files: streams always reconnect")
     if settings.listen and settings.retry_max:
         raise UsageError("--listen waits for publishers without a limit: remove --retry-max")
+    if settings.listen and settings.variant != BEST:
+        raise UsageError("--variant works only with playlists: remove it, or --listen")
     if settings.tls_cert is None and settings.tls_key is not None:
         raise UsageError("--tls-key needs --tls-cert")
     if settings.tls_cert is not None and not settings.listen:

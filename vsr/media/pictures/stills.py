@@ -197,10 +197,11 @@ def folder_file(folder: Path, source: Path | None) -> Path:
 
 def picture_options(path: Path, settings: EncoderSettings) -> dict[str, Any]:
     """Return Pillow's arguments from `-e`. Raises UsageError for options that images lack."""
-    if settings != EncoderSettings(options=settings.options):
-        raise UsageError("pictures have no codec, crf, preset or bitrate: use -e quality=90")
     kind = FORMATS.get(path.suffix.lower(), "PNG")
     known = _OPTIONS.get(kind, ())
+    if settings != EncoderSettings(options=settings.options):
+        use = "use -e quality=90" if "quality" in known else "leave them out"
+        raise UsageError(f"pictures have no codec, crf, preset or bitrate: {use}")
     for name in settings.options:
         if name not in known:
             raise UsageError(f"{kind} has no option '{name}'; it has: {', '.join(known) or 'none'}")
