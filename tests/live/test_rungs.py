@@ -219,7 +219,7 @@ def test_rungs_that_are_slower_than_a_better_one_are_not_kept(
     for rungs in (at_once, later):
         assert [rungs.is_disabled(k) for k in range(5)] == [False, False, True, True, False]
         assert rungs.costs == [0.198, 0.077, math.inf, math.inf, 0.9]
-    assert caplog.text.count("rt is not used: it takes 489.0 ms per frame here, and dcscn-str") == 2
+    assert caplog.text.count("rt is not used: it takes 489.0 ms per frame here, and dcscn-s") == 2
 
 
 def test_bicubic_goes_first_and_the_others_follow(backend: Backend) -> None:

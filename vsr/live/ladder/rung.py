@@ -42,7 +42,7 @@ def disable_slower(rungs: Iterable[Rung]) -> None:
             above = rung
             continue
         log.info(
-            "%s is not used: it takes %.1f ms per frame here, and %s, which is better, %.1f ms",
+            "%s is not used: it takes %.1f ms per frame here, and %s above it %.1f ms",
             rung.model.name, 1000 * rung.cost, above.model.name, 1000 * above.cost,
         )  # fmt: skip
         rung.disabled, rung.upscaler, rung.cost = True, None, math.inf
