@@ -4,12 +4,16 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from vsr.inference.backend import Backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 
 log = logging.getLogger(__name__)
+
+_MIN_RATIO: Final = 1.5
+"""Ratio to the cost of a better rung from which a rung is not used."""
 
 
 @dataclass
@@ -30,16 +34,17 @@ class Rung:
 
 
 def disable_slower(rungs: Iterable[Rung]) -> None:
-    """Disable every rung, best first, that takes as long as a better one: it gains nothing.
+    """Disable every rung, best first, that takes much longer than a better one: it gains nothing.
 
+    Costs of a start vary, so that a rung that seems a little slower may be the faster one.
     The caller leaves out bicubic, which must stay. Rungs that are not measured yet do not count.
     """
     above: Rung | None = None
     for rung in rungs:
         if rung.disabled or math.isinf(rung.cost):
             continue
-        if above is None or rung.cost < above.cost:
-            above = rung
+        if above is None or rung.cost < _MIN_RATIO * above.cost:
+            above = rung if above is None or rung.cost < above.cost else above
             continue
         log.info(
             "%s is not used: it takes %.1f ms per frame here, and %s above it %.1f ms",
