@@ -94,13 +94,17 @@ def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCapture
 
 @pytest.mark.usefixtures("_own_cache")
 def test_what_was_measured_before_decides(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
     found = find_models(RelaySettings(), backend)
     best = SpeedCheck(found=found, optional_count=1, interval_s=0.04, size=SIZE)
     assert best.is_worth_loading(0, default_cost_s=0.009, backend=backend)  # estimate: 0.055
-    assert not best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
+    with caplog.at_level("INFO"):
+        assert not best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
+    assert (
+        "ms per frame here (estimated from its multiply-adds; vsr plan measures it)" in caplog.text
+    )
     key = network_key(found[0], backend, SIZE, YUV420)
     CostCache().get(key, lambda: Cost(29.0, 29.0))
     assert best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
@@ -109,6 +113,22 @@ def test_what_was_measured_before_decides(
     )
     assert best.is_fast_enough(0, 0.03)
     assert not best.is_fast_enough(0, 0.032)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_what_was_measured_on_a_busy_machine_is_a_better_estimate_than_none(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: True)
+    found = find_models(RelaySettings(), backend)
+    best = SpeedCheck(found=found, optional_count=1, interval_s=0.04, size=SIZE)
+    key = network_key(found[0], backend, SIZE, YUV420)
+    CostCache().get(key, lambda: Cost(31.0, 31.0))
+    assert best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
+    CostCache().get(key, lambda: Cost(90.0, 90.0))
+    with caplog.at_level("INFO"):
+        assert not best.is_worth_loading(0, default_cost_s=0.001, backend=backend)
+    assert "about 90.0 ms per frame here (estimated: measured while" in caplog.text
 
 
 def test_a_better_network_that_cannot_be_loaded_stops_nothing(

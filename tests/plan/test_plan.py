@@ -86,8 +86,13 @@ def test_figures_are_measured_once_per_machine(
         assert CostCache(path).get("a", measure) == Cost(float(len(asked)), 2.0)
     monkeypatch.setattr(cost_cache, "_is_busy", lambda: True)
     for _ in range(2):
-        CostCache(path).get("busy", measure)
-    assert "busy" not in path.read_text("utf-8")
+        costs, before = CostCache(path), len(asked)
+        measured = costs.get("load", measure)
+        assert (len(asked), costs.measured_busy) == (before + 1, 1)
+        assert (costs.known("load"), costs.estimate("load")) == (None, measured)
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
+    measured = CostCache(path).get("load", measure)
+    assert (CostCache(path).known("load"), CostCache(path).estimate("load")) == (measured, None)
 
 
 # stages that take 10 ms per frame, on a fake clock that only they advance

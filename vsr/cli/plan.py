@@ -78,8 +78,8 @@ def plan(
     """Forecast the speed of each network for INPUT, or for a frame size and rate, on this machine.
 
     Decoder, networks and encoder are measured for about a second each, then all together in a short
-    trial. The measurements are cached. The forecast for a network that is too slow for a trial is
-    computed from the single measurements.
+    trial. The measurements are cached, unless the machine is busy with other work. The forecast for
+    a network that is too slow for a trial is computed from the single measurements.
 
     Example: vsr plan in.mp4
 
@@ -123,6 +123,11 @@ def plan(
             log.debug("measuring %s", name)
             lines.append(planner.line(name))
         chosen = None if wanted else planner.choose(speed)[0]
+        if costs.measured_busy:
+            log.warning(
+                "this machine is busy with other work: the figures are estimates, and are measured "
+                "again next time"
+            )
         if as_json:
             print_result(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
             return

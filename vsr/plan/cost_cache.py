@@ -22,6 +22,8 @@ from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
 _SCHEMA: Final = "vsr-plan/1"
+_FIELDS: Final = 3
+"""Number of fields of a cost; one more marks a cost that was measured on a busy machine."""
 _MAX_ENTRIES: Final = 500
 """Maximum number of cached costs; the oldest are deleted first."""
 
@@ -30,27 +32,40 @@ class CostCache:
     """Costs in a file of the user's cache folder. Several processes may use it at once.
 
     Costs measured with other library versions or on another processor are not used. Costs measured
-    while the machine was busy are not saved. A file that cannot be read or written is ignored.
+    while the machine was busy are saved as such: they are estimates, and are measured again. A file
+    that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or user_cache_path("vsr", appauthor=False) / "plan.json"
         self._machine = _machine()
+        self.measured_busy = 0
+        """Number of costs that were measured while the machine was busy."""
 
     def get(self, key: str, measure: Callable[[], Cost]) -> Cost:
         """Return the cost of a key; measure it if it is not known."""
         if (known := self.known(key)) is not None:
             return known
         cost = measure()
-        if not _is_busy():  # else the cost is valid only now
-            self._add(key, cost)
+        busy = _is_busy()
+        self.measured_busy += busy
+        self._add(key, cost, busy)
         return cost
 
     def known(self, key: str) -> Cost | None:
-        """Return the cost of a key; None if it was not measured yet."""
+        """Return the cost of a key; None if it was not measured on an idle machine yet."""
+        return self._saved(key, _FIELDS)
+
+    def estimate(self, key: str) -> Cost | None:
+        """Return the cost of a key that was measured while the machine was busy; else None."""
+        return self._saved(key, _FIELDS + 1)
+
+    def _saved(self, key: str, fields: int) -> Cost | None:
         with suppress(TypeError, ValueError):
-            wall, cpu, on_other_device = self._read().get(key, ())
-            return Cost(float(wall), float(cpu), bool(on_other_device))
+            entry = self._read().get(key, ())
+            wall, cpu, on_other_device = entry[:_FIELDS]
+            if len(entry) == fields:
+                return Cost(float(wall), float(cpu), bool(on_other_device))
         return None
 
     def clear(self) -> None:
@@ -66,10 +81,9 @@ class CostCache:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def _add(self, key: str, cost: Cost) -> None:
-        costs = self._read() | {
-            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.on_other_device]
-        }
+    def _add(self, key: str, cost: Cost, busy: bool) -> None:
+        entry: list[Any] = [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.on_other_device]
+        costs = self._read() | {key: entry + ["busy"] * busy}
         kept = dict(list(costs.items())[-_MAX_ENTRIES:])
         content = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}
         try:

@@ -19,7 +19,8 @@ from vsr.plan.cost_cache import CostCache, network_key
 log = logging.getLogger(__name__)
 _MAX_ESTIMATE_RATIO: Final = 2.0
 """Largest ratio of estimated to allowed time at which a network is still loaded, if the estimate is
-from its MultAdds: some processors compute wide layers faster than narrow ones."""
+from its MultAdds, as some processors compute wide layers faster than narrow ones, or from a
+measurement on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,19 @@ class SpeedCheck:
         measured, else from its MultAdds and the default network's `default_cost_s` (s/frame)."""
         model = self.found[index]
         key = network_key(for_bit_depth(model, self.planes), backend, self.size, self.planes)
-        if (known := CostCache().known(key)) is not None:
+        costs, max_ratio, how = CostCache(), _MAX_ESTIMATE_RATIO, ""
+        if (known := costs.known(key)) is not None:
             estimate_s, max_ratio = known.alone_ms(processor_count()) / 1000, 1.0
+        elif (busy := costs.estimate(key)) is not None:
+            estimate_s = busy.alone_ms(processor_count()) / 1000
+            how = " (estimated: measured while the machine was busy)"
         else:
             work = _multadds(model) / _multadds(self.found[self.optional_count])
-            estimate_s, max_ratio = default_cost_s * work, _MAX_ESTIMATE_RATIO
+            estimate_s = default_cost_s * work
+            how = " (estimated from its multiply-adds; vsr plan measures it)"
         if estimate_s <= max_ratio * self.allowed_s:
             return True
-        self._log_too_slow(index, estimate_s, "about ")
+        self._log_too_slow(index, estimate_s, "about ", how)
         return False
 
     def is_fast_enough(self, index: int, cost_s: float) -> bool:
@@ -69,12 +75,12 @@ class SpeedCheck:
         )  # fmt: skip
         return True
 
-    def _log_too_slow(self, index: int, cost_s: float, prefix: str = "") -> None:
+    def _log_too_slow(self, index: int, cost_s: float, prefix: str = "", how: str = "") -> None:
         log.info(
-            "model %s: %s takes %s%.1f ms per frame here, which exceeds the limit of 1/%g of the"
+            "model %s: %s takes %s%.1f ms per frame here%s, which exceeds the limit of 1/%g of the"
             " frame interval of %.1f ms (choose another with --model)",
-            self.found[index + 1].name, self.found[index].name, prefix, 1000 * cost_s, HEADROOM,
-            1000 * self.interval_s,
+            self.found[index + 1].name, self.found[index].name, prefix, 1000 * cost_s, how,
+            HEADROOM, 1000 * self.interval_s,
         )  # fmt: skip
 
 
