@@ -5,8 +5,11 @@ import io
 import itertools
 import os
 import re
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,15 +18,18 @@ from av.codec.context import Flags
 
 import vsr
 from tests.programs import needs_nginx
-from tests.rtmp import Server
+from tests.rtmp import Server, wait_for
 from tests.streams import Marked, make_marked
 from vsr.live.output.delivery import Delivery
+from vsr.live.output.encode import LiveEncoder
 from vsr.live.output.opening import add_stream
 from vsr.live.output.pauses import Pauses
 from vsr.live.output.plan import OutputStreams, check_outputs
 from vsr.live.output.probation import REFUSED, Probation
 from vsr.live.output.record import Record
+from vsr.live.output.state import OutputState, State
 from vsr.live.output.tally import Tally
+from vsr.live.relay import Relay
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
@@ -188,3 +194,43 @@ def test_lines_about_the_stream_template_explain_no_error() -> None:
     ):
         add_stream(output, facts)
         assert logged == []
+
+
+@needs_nginx
+def test_a_file_waits_for_a_server_that_comes_up_a_little_later(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
+    server = Server(tmp_path / "nginx")
+    settings = vsr.RelaySettings(model="bicubic", max_latency=5.0)
+    relay = Relay(str(clip), [server.url("k3y")], settings)
+    thread = threading.Thread(target=relay.run, args=(threading.Event(),), daemon=True)
+
+    def is_refused() -> bool:
+        outputs = relay.board.snapshot(0.0).outputs
+        return any(output.state == "retrying" for output in outputs)
+
+    thread.start()
+    wait_for(is_refused, 20, "not refused")
+    time.sleep(2)  # longer than what an output keeps for the start of a session
+    with server:
+        thread.join(20)
+    assert not thread.is_alive()
+    assert (relay.report.frames_in, relay.report.frames_out) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("states", "ready"),
+    [
+        (["open"], True),
+        (["open", "retrying"], True),
+        (["open", "closed"], True),
+        (["open", "connecting"], False),
+        (["retrying", "closed"], False),
+    ],
+)
+def test_outputs_are_ready_when_one_is_open_and_none_is_untried(
+    states: list[State], ready: bool
+) -> None:
+    encoder = LiveEncoder.__new__(LiveEncoder)
+    outputs: Any = [SimpleNamespace(state=OutputState(state=state)) for state in states]
+    encoder._outputs = outputs
+    assert encoder.is_ready is ready

@@ -77,7 +77,8 @@ class Playout:
     def run(self, on_ready: Callable[[], None]) -> None:
         """Play out until the source has ended for good or `stop` is set.
 
-        `on_ready` is called once, when outputs have connected or failed, or by `_CONNECT_WAIT_S`.
+        `on_ready` is called once, when all outputs have connected or failed and one is open, or
+        after `_CONNECT_WAIT_S`.
 
         Raises InputError if the source could not be read, and the errors of publishing and
         upscaling.

@@ -174,8 +174,9 @@ class LiveEncoder:
 
     @property
     def is_ready(self) -> bool:
-        """Whether no output is still in its first attempt to connect."""
-        return all(output.state.state != "connecting" for output in self._outputs)
+        """Whether an output is open, and none is still in its first attempt to connect."""
+        states = [output.state.state for output in self._outputs]
+        return "connecting" not in states and "open" in states
 
     def states(self) -> list[dict[str, Any]]:
         """Return the state and figures of every output."""
