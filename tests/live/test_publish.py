@@ -283,7 +283,7 @@ def test_a_recording_destroys_no_other(tmp_path: Path, caplog: pytest.LogCapture
         assert f"writing {tmp_path / name}" in caplog.text
         with av.open(str(tmp_path / name)) as out:
             assert len(list(out.decode(video=0))) == 25
-    with pytest.raises(vsr.UsageError, match="must all differ"):
+    with pytest.raises(vsr.UsageError, match="input and output are the same"):
         vsr.relay(str(clip), str(clip), settings=settings)
 
 

@@ -223,8 +223,7 @@ def _options(
     known = {option.name for option in context.supported_options.private}
     generic = {option.name for option in context.supported_options.generic}
     preset = settings.preset or _QUALITY.get(name, ("", ""))[1]
-    options = {"preset": preset} if preset else {}
-    options |= _quality(name, settings, known)
+    options = ({"preset": preset} if preset else {}) | _quality(name, settings, known)
     if name == "libvpx-vp9":
         options = {"b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"} | options
         if settings.preset:

@@ -28,8 +28,11 @@ _INT32: Final = 2**31 - 1
 """Limit of a matrix element, clamped as a damaged file may hold any value."""
 
 
-_DECLARE_ASPECT: Final = frozenset({"mov", "matroska", "nut", "avi", "asf", "mxf", "ogg"})
-"""FFmpeg's formats that may declare a pixel aspect, which takes precedence over the pictures'."""
+_DECLARE_NO_ASPECT: Final = frozenset(
+    {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "hls", "flv", "live_flv", "rtsp"}
+)
+"""FFmpeg's formats that have the pixel aspect in their pictures only; in others, the container's
+takes precedence."""
 _UNKNOWN: Final = "unknown"
 _NOT_KEPT: Final = {
     "A53_CC": "closed captions are",
@@ -202,7 +205,7 @@ def _aspect(
     FFmpeg takes the stream's from what it read when it opened the file, maybe from a later picture.
     """
     of_stream = stream.sample_aspect_ratio
-    if _DECLARE_ASPECT & set(container.format.name.split(",")):
+    if not _DECLARE_NO_ASPECT & set(container.format.name.split(",")):
         return of_stream
     found = AspectReader().of(picture)
     return of_stream if found is None or (found == 1 and of_stream is None) else found
