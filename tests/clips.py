@@ -248,3 +248,14 @@ def cut_off(source: Path, target: Path, share: float) -> Path:
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * share)])
     return target
+
+
+def remuxed(source: Path, target: Path, **options: str) -> Path:
+    """Write all streams of a file into another, with these options of FFmpeg's muxer."""
+    with av.open(str(source)) as i, av.open(str(target), "w", container_options=options) as out:
+        streams = [out.add_stream_from_template(s, opaque=True) for s in i.streams]
+        for packet in i.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return target

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.clips import Clip, cut_off, make_clip
+from tests.clips import Clip, cut_off, make_clip, remuxed
 from tests.facts import contents
 from vsr.cli.main import main
 from vsr.media.frame import Frame
@@ -142,7 +142,8 @@ def test_a_truncated_file_delivers_what_it_holds(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_a_cut_off_recording_delivers_all_whole_frames(tmp_path: Path, kind: str) -> None:
     make_clip(tmp_path / "in.mkv", Clip(frames=100, options={"g": "50", "bf": "0"}))
-    whole = _fragmented(tmp_path / "in.mkv", tmp_path / "whole.mp4")
+    options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "4000000"}
+    whole = remuxed(tmp_path / "in.mkv", tmp_path / "whole.mp4", **options)
     with av.open(str(whole)) as file:
         list(file.demux())
         frames, sound = ([(e.pos, e.size) for e in s.index_entries] for s in file.streams)
@@ -155,17 +156,6 @@ def test_a_cut_off_recording_delivers_all_whole_frames(tmp_path: Path, kind: str
     assert there <= delivered <= there + 1  # the frame that is cut off may be decoded
     assert f"degraded: {len(frames) - delivered} frames lost" in result.stderr
     assert "the file is cut off" in result.stderr
-
-
-def _fragmented(source: Path, target: Path) -> Path:
-    options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "4000000"}
-    with av.open(str(source)) as i, av.open(str(target), "w", container_options=options) as out:
-        streams = [out.add_stream_from_template(s, opaque=True) for s in i.streams]
-        for packet in i.demux():
-            if packet.size:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    return target
 
 
 def _faststart(source: Path, target: Path) -> Path:

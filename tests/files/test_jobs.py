@@ -13,7 +13,7 @@ import av
 import pytest
 
 import vsr
-from tests.clips import Clip, cut_off, make_clip
+from tests.clips import Clip, cut_off, make_clip, remuxed
 from tests.facts import contents
 from vsr.errors import BackendError, UsageError, VsrError
 from vsr.files.auto_jobs import AutoJobs
@@ -109,24 +109,13 @@ def test_a_cut_off_input_is_reported_as_by_one_worker(
 ) -> None:
     clip = make_clip(tmp_path / f"whole_{name}", Clip(frames=FRAMES, options={"g": "10"}))
     if name == "in.mp4":
-        clip = _with_index_first(clip, tmp_path / "first.mp4")
+        clip = remuxed(clip, tmp_path / "first.mp4", movflags="faststart")
     source = cut_off(clip, tmp_path / name, 0.6)
     one = _run(source, tmp_path / "one.mkv", **options)
     two = _run(source, tmp_path / "two.mkv", jobs=2, **options)
     assert one.degraded == ("max_frames" not in options)
     assert (two.frames_out, two.lost, two.cut_off) == (one.frames_out, one.lost, one.cut_off)
     assert two.closing_words() == one.closing_words()
-
-
-def _with_index_first(source: Path, target: Path) -> Path:
-    options = {"movflags": "faststart"}
-    with av.open(str(source)) as i, av.open(str(target), "w", container_options=options) as out:
-        streams = [out.add_stream_from_template(s, opaque=True) for s in i.streams]
-        for packet in i.demux():
-            if packet.size:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    return target
 
 
 def test_a_network_computes_the_same_with_a_share_of_the_processors(
