@@ -380,6 +380,71 @@ def test_sound_of_a_publisher_that_restarts_is_in_sync_and_not_late(
     assert not [words for words in warnings if "dropped" in words]
 
 
+class _Stepped:
+    """Passes frames and audio at stepped times through the clock and audio of a relay."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.decoder, packets = _beeps("aac", 48_000, "mono", seconds)
+        self.sounds = [AudioPacket(p, _time(p)) for p in packets]
+        self.clock, self.warnings = OutputClock(0.04), [""][:0]
+        self.audio = PlayoutAudio(self.clock, self.decoder, lambda w, _: self.warnings.append(w))
+        self.heard: list[Any] = []
+        self.wall = 0.0
+        monkeypatch.setattr("vsr.live.playout_audio.now", lambda: self.wall)
+
+    def play(self, until: float, *, picture: float | None, sound: float | None) -> None:
+        """Go on; `picture` and `sound` are how late they are (s), None if they stall."""
+        while self.wall < until:
+            while sound is not None and self.sounds and self.sounds[0].time <= self.wall - sound:
+                self.heard += self.audio.add(self.sounds.pop(0))
+            if picture is None:
+                time = self.clock.place_repeat(self.wall)
+            else:
+                time = self.clock.place_frame(self.wall - picture, self.wall)
+            self.heard += self.audio.fill_to(time)
+            self.wall = round(self.wall + 0.04, 6)
+
+    def onsets(self, since: float) -> list[float]:
+        found = _onsets(self.audio._audio, [h.packet for h in self.heard])
+        return [at for at in found if at > since]
+
+
+def test_sound_that_is_always_late_goes_on_while_the_pictures_stall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = _Stepped(monkeypatch, 60)
+    played.play(15, picture=0.0, sound=3.0)
+    dropped = played.audio.figures()["sound_dropped"]
+    played.play(60, picture=None, sound=3.0)
+    assert played.onsets(14.5)[:40] == pytest.approx(range(15, 55), abs=0.03)
+    assert played.audio.figures()["sound_dropped"] == dropped
+
+
+def test_sound_that_catches_up_after_a_stall_is_heard_though_the_pictures_stay_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = _Stepped(monkeypatch, 30)
+    played.play(5, picture=0.0, sound=0.0)
+    played.play(8, picture=None, sound=None)
+    played.play(30, picture=None, sound=0.0)
+    assert played.onsets(8.5) == pytest.approx(range(9, 30), abs=0.03)
+    assert played.audio.figures()["sound_late_ms"] < 600
+
+
+def test_sound_that_goes_on_alone_after_a_pause_is_heard_before_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The publisher restarts behind a server, and sends its pictures 20 s later."""
+    played = _Stepped(monkeypatch, 40)
+    played.play(5, picture=0.0, sound=0.0)
+    played.play(9, picture=None, sound=None)
+    played.play(29, picture=None, sound=4.0)
+    played.play(44, picture=4.0, sound=4.0)
+    found = played.onsets(5.5)
+    assert found == pytest.approx(range(14, 44), abs=0.1)
+    assert played.audio.figures()["sound_late_ms"] < 600
+
+
 def test_an_output_without_sound_is_silent_and_takes_up_sound_that_comes() -> None:
     clock = OutputClock(0.04)
     audio = PlayoutAudio(clock, None, lambda *_: None)

@@ -136,9 +136,17 @@ class OutputClock:
     def audio_lag(self, time: float, placed: float) -> float:
         """Return how long ago the frame of audio's source time `time` was shown, in seconds.
 
-        `placed` is the audio's output time. Frames repeated in a pause of both do not count.
+        `placed` is the audio's output time. Frames repeated in a pause of both do not count, except
+        for audio that goes on after the last frame.
         """
-        return min(self.last - placed, self._last_source - time)
+        lag = self.last - placed
+        return lag if time > self._last_source else min(lag, self._last_source - time)
+
+    def follow_audio(self, time: float, lag: float) -> None:
+        """Stop waiting for a frame after a pause: audio of source time `time`, and all from the
+        last frame on, is `lag` seconds behind the repeated frames."""
+        self._offset = self.last - lag - time
+        self._epochs.append((self._last_source + self.interval / 2, self._offset))
 
     def _reset_offset(self) -> None:
         self._offset = None

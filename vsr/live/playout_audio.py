@@ -1,5 +1,6 @@
 """Sends the audio of a relay at output times, and silence while none arrives."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -25,6 +26,8 @@ _MAX_HELD: Final = 1000
 """Limit of packets that wait for the frame that determines their output time."""
 _MAX_HELD_S: Final = 5.0
 """Longest time that they wait, in seconds."""
+_MISMATCH: Final = "its timestamps do not match the video's"
+_AFTER_PAUSE: Final = "it came too late after a pause, or no frame followed it"
 
 
 class PlayoutAudio:
@@ -120,13 +123,24 @@ class PlayoutAudio:
             packet, arrived = self._held[0]
             time = self._clock.place_audio(packet.time, self._lateness_s)
             if time is None:
-                if len(self._held) <= _MAX_HELD and now() - arrived < _MAX_HELD_S:
+                waited = len(self._held) > _MAX_HELD or now() - arrived >= _MAX_HELD_S
+                follows_pause = self._clock.place_audio(packet.time, math.inf) is not None
+                if not waited and not (follows_pause and self._has_caught_up):
                     return
                 self._held.popleft()
-                self._count_dropped(1, "its timestamps do not match the video's")
+                self._count_dropped(1, _AFTER_PAUSE if follows_pause else _MISMATCH)
+                if follows_pause and not self._has_caught_up:
+                    self._clock.follow_audio(self._held[-1][0].time, self._lateness_s)
                 continue
             self._held.popleft()
             yield from self._send(packet, time)
+
+    @property
+    def _has_caught_up(self) -> bool:
+        """Whether the newest audio has a time, so that none has to wait for a frame."""
+        if not self._held:
+            return True
+        return self._clock.place_audio(self._held[-1][0].time, self._lateness_s) is not None
 
     def _send(self, packet: AudioPacket, time: float) -> Iterator[AudioItem]:
         late = self._clock.audio_lag(packet.time, time)
