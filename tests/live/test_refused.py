@@ -23,9 +23,11 @@ from tests.streams import Marked, make_marked
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.encode import LiveEncoder
 from vsr.live.output.opening import add_stream
+from vsr.live.output.output import Output
 from vsr.live.output.pauses import Pauses
 from vsr.live.output.plan import OutputStreams, check_outputs
 from vsr.live.output.probation import REFUSED, Probation
+from vsr.live.output.reasons import Reasons
 from vsr.live.output.record import Record
 from vsr.live.output.state import OutputState, State
 from vsr.live.output.tally import Tally
@@ -97,10 +99,43 @@ def test_results_of_a_known_server_are_not_held_back() -> None:
 def test_the_pauses_of_a_refusal_grow_up_to_a_minute() -> None:
     pauses = Pauses(OutputSettings())
     refused = [pauses.after(0.05, refused=True) for _ in range(12)]
-    assert all(a < b for a, b in itertools.pairwise(refused[:7]))
+    assert all(a < b for a, b in itertools.pairwise(refused[:5]))
     assert 48 <= refused[-1] <= 60
     assert pauses.after(0.05, refused=False) <= 3
     assert pauses.after(10.0, refused=False) <= 0.5
+
+
+def test_a_server_that_comes_back_is_not_punished_for_its_absence() -> None:
+    pauses = Pauses(OutputSettings())
+    assert max(pauses.after(0.0, refused=False) for _ in range(40)) <= 3
+    assert pauses.after(0.05, refused=True) <= 3
+    assert 4 < pauses.after(0.05, refused=True) <= 6
+    assert pauses.after(0.0, refused=False) <= 3
+    assert pauses.after(0.05, refused=True) <= 3
+
+
+def test_a_server_that_is_away_no_longer_counts_as_refusing() -> None:
+    probation = Probation(URL, Tally())
+    whys = [_session(probation, BROKEN, 0.05) for _ in range(3)]
+    assert whys[-1] == REFUSED
+    assert _session(probation, "End of file", 0.0, packets=0) == "End of file"
+    assert probation.is_refused  # it closes the connection a little earlier
+    assert _session(probation, "Connection refused", 0.0, packets=0) == "Connection refused"
+    assert not probation.is_refused
+    assert _session(probation, BROKEN, 0.05) == REFUSED
+
+
+@pytest.mark.parametrize(("accepted", "hint"), [(False, True), (True, False)])
+def test_a_server_that_has_worked_is_not_doubted(
+    accepted: bool, hint: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = Output.__new__(Output)
+    output.name, output._url, output._lock = "o", URL, threading.Lock()
+    output._state, output._reasons = OutputState(), Reasons()
+    output._probation = Probation(URL, Tally())
+    output._probation.was_accepted = accepted
+    output._begin_retry(os.strerror(errno.EIO))
+    assert ("is it an RTMP server" in caplog.text) is hint
 
 
 @needs_nginx

@@ -283,7 +283,7 @@ class Output:
         log.info("%s: %s", self.name, what)
 
     def _begin_retry(self, why: str) -> None:
-        why = with_hint(why, self._url)
+        why = with_hint(why, "" if self.was_open else self._url)
         self._set_state("retrying", why)
         tries = retry_words(self._reasons.has_any, self._probation.is_refused)
         level = logging.WARNING if self._reasons.add(why) else logging.DEBUG

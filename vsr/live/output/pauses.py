@@ -9,8 +9,8 @@ class Pauses:
 
     def __init__(self, settings: OutputSettings) -> None:
         self._usual = Backoff(first=settings.retry_s, longest=settings.retry_max_s)
-        self._refused = Backoff(first=settings.retry_s, longest=settings.refused_max_s)
-        self._failures = 0
+        self._refused = Backoff(first=settings.retry_max_s, longest=settings.refused_max_s)
+        self._failures = self._refusals = 0
 
     def after(self, open_s: float, refused: bool) -> float:
         """Return the next pause (s), after a session that was open for `open_s` seconds.
@@ -18,4 +18,7 @@ class Pauses:
         `refused`: whether the server ends every session at once.
         """
         self._failures = 1 if open_s > self._usual.longest else self._failures + 1
-        return (self._refused if refused else self._usual).pause(self._failures)
+        self._refusals = self._refusals + 1 if refused else 0
+        if refused:  # failures before, as of a server that was away, do not lengthen the pause
+            return self._refused.pause(self._refusals)
+        return self._usual.pause(self._failures)

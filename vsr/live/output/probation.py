@@ -76,9 +76,11 @@ class Probation:
     def end_session(self, why: str, open_s: float) -> str:
         """Judge a session that ended after `open_s` seconds (0: it never opened); return why it
         ended."""
-        if not open_s:
-            return why
         is_closed = any(words in why for words in _CLOSED)
+        if not open_s:
+            if not is_closed:  # e.g. it restarts, and may accept the stream then
+                self.refusals = min(self.refusals, _REFUSALS - 1)
+            return why
         if not (self._applies and is_closed and open_s < _ACCEPTED_S):
             self.accept()
             return why

@@ -170,10 +170,7 @@ def _connect(plan: dict[str, Any]) -> Copier | None:
             if copier is not None:
                 copier.discard()
             message = error_text(exc, log_lines)
-            for_good = type(exc) in (
-                ValueError,
-                CodecNotSupportedError,
-            )  # the muxer's, the server's
+            for_good = type(exc) in _FINAL_ERRORS
     if any(_connections()):  # PyAV leaves the connection open when the header fails
         _report(error=message)
         os._exit(1)
