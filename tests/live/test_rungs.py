@@ -21,6 +21,7 @@ from vsr.live.ladder import prepare
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.pool import Pool
+from vsr.live.ladder.rung import Rung, disable_slower
 from vsr.live.ladder.rung_models import find_models
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.ladder.warm_up import grey_planes
@@ -220,6 +221,39 @@ def test_rungs_that_are_slower_than_a_better_one_are_not_kept(
         assert [rungs.is_disabled(k) for k in range(5)] == [False, False, True, False, False]
         assert rungs.costs == [0.198, 0.077, math.inf, 0.085, 0.9]
     assert caplog.text.count("rt is not used: it takes 489.0 ms per frame here, and dcscn-s") == 2
+
+
+def test_a_rung_that_is_only_not_built_yet_is_kept(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine of the GPU is much faster than those of OpenVINO below it."""
+    caplog.set_level("INFO")
+    device = _Device(backend, "tensorrt")
+    wanted = replace(WANTED, model="dcscn", ladder=("c-dcscn",))
+    own, cpu = find_models(wanted, device), find_models(wanted, backend)
+    first = Rung(own[0], device, cost=0.001)
+    waiting, built = Rung(cpu[1], backend, cost=0.01), Rung(own[1], device, cost=0.002)
+    disable_slower([first, waiting])
+    assert not waiting.disabled
+    assert not caplog.records
+    disable_slower([first, built])
+    assert built.disabled
+
+
+def test_rungs_that_can_be_lost_are_timed_for_longer_beside_a_stream(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = list[tuple[str, bool]]()
+
+    def cost(upscaler: Any, _picture: Any, _stopped: Any, beside_stream: bool) -> float:
+        timed.append((upscaler.outline.name, beside_stream))
+        return 0.01
+
+    monkeypatch.setattr("vsr.live.ladder.rungs.time_per_frame", cost)
+    wanted = replace(WANTED, model="dcscn", ladder=("c-dcscn",))
+    rungs = Rungs(find_models(wanted, backend), backend, SIZE, COLOUR, bicubic_first=True)
+    _until(lambda: rungs.version == 2)
+    assert timed == [("bicubic", False), ("dcscn", False), ("c-dcscn", True)]
 
 
 def test_bicubic_goes_first_and_the_others_follow(backend: Backend) -> None:

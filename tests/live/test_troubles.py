@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def test_a_slow_encoder_is_named_as_the_cause(
     assert "in a burst" not in caplog.text
     (note,) = report.notes
     assert re.match(rf"{report.lost} frames dropped: {cause} --preset", note)
+
+
+def test_an_encoder_that_starts_slowly_is_not_slow() -> None:
+    encoder = encode.LiveEncoder.__new__(encode.LiveEncoder)
+    encoder._times = deque([0.5])
+    assert encoder.frame_s == 0
+    encoder._times += [0.01] * 10
+    assert encoder.frame_s == pytest.approx(0.01)
+    encoder._times = deque([0.0, 0.2] * 5)  # it works on two frames at once
+    assert encoder.frame_s == pytest.approx(0.1, rel=0.2)
 
 
 def test_troubles_are_logged_rarely_and_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,8 @@ def disable_slower(rungs: Iterable[Rung]) -> None:
     """Disable every rung, best first, that takes much longer than a better one: it gains nothing.
 
     Costs of a start vary, so that a rung that seems a little slower may be the faster one.
-    The caller leaves out bicubic, which must stay. Rungs that are not measured yet do not count.
+    The caller leaves out bicubic, which must stay. Rungs that are not measured yet do not count,
+    nor does OpenVINO beside an engine of the GPU: it is in use until the rung's own is built.
     """
     above: Rung | None = None
     for rung in rungs:
@@ -45,6 +46,8 @@ def disable_slower(rungs: Iterable[Rung]) -> None:
             continue
         if above is None or rung.cost < _MIN_RATIO * above.cost:
             above = rung if above is None or rung.cost < above.cost else above
+            continue
+        if rung.backend is not above.backend:
             continue
         log.info(
             "%s is not used: it takes %.1f ms per frame here, and %s above it %.1f ms",

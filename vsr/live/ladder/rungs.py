@@ -250,7 +250,8 @@ class Rungs:
         self._load(rung)
         check = self._speed_check
         is_optional = index < check.optional_count
-        self._warm_up(rung, is_optional)  # an optional network that seems too slow is lost
+        # all but the default one, which is awaited, are lost if they seem too slow
+        self._warm_up(rung, beside_stream=index != check.optional_count)
         if is_optional and not check.is_fast_enough(index, rung.cost):
             return False
         if self._rungs[index] is placeholder:  # else the built engine is already there

@@ -45,6 +45,7 @@ _QUEUE_SIZE: Final = 8
 _TIMED_FRAMES: Final = 50
 """Number of frames over which the encoder's time per frame is averaged: some encoders work on
 several frames at once."""
+_MIN_TIMED_FRAMES: Final = 8
 _DRAIN_S: Final = 0.5
 """Time limit for the encoder to process its queue when a relay ends, in seconds."""
 _CLOSE_S: Final = 0.8
@@ -158,9 +159,10 @@ class LiveEncoder:
 
     @property
     def frame_s(self) -> float:
-        """Mean time that the newest frames took to encode (s); 0 before the first one."""
-        times = tuple(self._times)
-        return sum(times) / len(times) if times else 0.0
+        """Mean time that the newest frames but the slowest, as the first may be, took to encode
+        (s); 0 before `_MIN_TIMED_FRAMES`."""
+        times = sorted(self._times)[:-1]
+        return sum(times) / len(times) if len(times) >= _MIN_TIMED_FRAMES - 1 else 0.0
 
     @property
     def was_open(self) -> bool:
