@@ -26,7 +26,7 @@ from vsr.live.output.opening import add_stream
 from vsr.live.output.output import Output
 from vsr.live.output.pauses import Pauses
 from vsr.live.output.plan import OutputStreams, check_outputs
-from vsr.live.output.probation import REFUSED, Probation
+from vsr.live.output.probation import NOT_AGAIN, REFUSED, Probation
 from vsr.live.output.reasons import Reasons
 from vsr.live.output.record import Record
 from vsr.live.output.state import OutputState, State
@@ -112,6 +112,17 @@ def test_a_server_that_comes_back_is_not_punished_for_its_absence() -> None:
     assert 4 < pauses.after(0.05, refused=True) <= 6
     assert pauses.after(0.0, refused=False) <= 3
     assert pauses.after(0.05, refused=True) <= 3
+
+
+def test_a_server_that_accepted_the_stream_before_is_asked_more_often() -> None:
+    """It may hold the last session until that times out."""
+    probation = Probation(URL, Tally())
+    _session(probation, BROKEN, 20.0)
+    whys = [_session(probation, BROKEN, 0.05) for _ in range(3)]
+    assert whys == [BROKEN, BROKEN, NOT_AGAIN]
+    pauses = Pauses(OutputSettings())
+    told = [pauses.after(0.05, refused=True, known=True) for _ in range(9)]
+    assert 8 <= max(told) <= 10
 
 
 def test_a_server_that_is_away_no_longer_counts_as_refusing() -> None:

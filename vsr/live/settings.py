@@ -67,7 +67,8 @@ class OutputSettings:
     retry_max_s: float = 3.0
     """Longest pause between retries, and so the delay until a returning server is found."""
     refused_max_s: float = 60.0
-    """Longest pause between retries while the server ends every session at once."""
+    """Longest pause between retries while the server ends every session at once; a sixth of it if
+    the server accepted the stream before."""
     container: str | None = None
     """Container for stdout, by its usual file extension; None: MPEG-TS."""
     enhanced_rtmp: bool = False

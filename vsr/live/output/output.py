@@ -169,7 +169,7 @@ class Output:
                 break
             if (end := self._final_reason(why)) is not None:
                 break
-            pause = pauses.after(self._state.open_s, probation.is_refused)
+            pause = pauses.after(self._state.open_s, probation.is_refused, self.was_open)
             self._begin_retry(why)
             self._closing.wait(pause)
         self._session.kill()

@@ -19,6 +19,10 @@ _REFUSALS: Final = 3
 REFUSED: Final = (
     "the server closes the stream right after it starts: wrong key, or publishing not allowed"
 )
+NOT_AGAIN: Final = (
+    "the server closes the stream right after it starts, though it accepted it before: it may "
+    "still hold the last session"
+)
 _CLOSED: Final = (
     *map(os.strerror, (errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED)),
     "End of file",
@@ -89,4 +93,6 @@ class Probation:
         self._held.clear()
         self._first_reason = self._first_reason if self.refusals else why
         self.refusals += 1
-        return REFUSED if self.is_refused else self._first_reason
+        if not self.is_refused:
+            return self._first_reason
+        return NOT_AGAIN if self.was_accepted else REFUSED
