@@ -59,11 +59,12 @@ class Relay:
             "av_offset_ms": -12.5, "outputs": [output("a"), output("b", number=2, reconnects=8)],
         }  # fmt: skip
 
-    def go_live(self, rungs: tuple[str, ...] = RUNGS) -> None:
+    def go_live(self, rungs: tuple[str, ...] = RUNGS, optional: int = 0) -> None:
         """Go live, so that frames may be added."""
         stage = StreamFacts(
             source={"size": [320, 180], "rate": "25", "codec": "h264"},
             output={"size": [640, 360], "encoder": "libx264"}, rungs=rungs, colour=BT709,
+            optional_rungs=optional,
         )  # fmt: skip
         self.board.go_live(stage, lambda: self.figures)
 
@@ -351,6 +352,31 @@ def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
     assert answer() == (503, "no source audio for 6 s, sending silence\n")
     relay.figures["outputs"][1]["sound_age_s"] = 0.1
     assert answer()[0] == 200
+
+
+def test_a_network_that_was_only_considered_is_not_missed(relay: Relay) -> None:
+    def text() -> str:
+        relay.at += 0.3
+        return health(relay.board.snapshot()).text
+
+    relay.go_live(("best", "carn-m", "bicubic"), optional=1)
+    relay.frame(20, "carn-m")
+    assert text() == "output running"
+    relay.frame(20, "bicubic")
+    assert text() == "using bicubic instead of carn-m"
+    relay.frame(20, "best")
+    assert text() == "output running"
+    relay.frame(20, "carn-m")
+    assert text() == "using carn-m instead of best"
+
+
+def test_a_network_whose_name_is_no_text_is_answered(relay: Relay, server: tuple[str, int]) -> None:
+    relay.go_live(("net-\udcff.onnx", "bicubic"))
+    relay.frame(20, "bicubic")
+    assert get(server, "healthz")[:2] == (
+        200,
+        b"output running; warnings: using bicubic instead of net-?.onnx\n",
+    )
 
 
 def test_what_a_viewer_may_notice_is_said_before_it_is_a_fault(relay: Relay) -> None:

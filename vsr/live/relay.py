@@ -180,6 +180,7 @@ class Relay:
     def _announce(self, first: Connected, rungs: "Rungs", playout: "Playout") -> None:
         """Describe the stream in the log, the report and the status page."""
         from vsr.inference.flicker import can_filter, filters_flicker
+        from vsr.live.ladder.rung_models import optional_count
 
         info, report = first.info, self.report
         size = [info.width, info.height]
@@ -204,8 +205,9 @@ class Relay:
             ),
         )  # fmt: skip
         facts = StreamFacts(
-            source=report.input, output=report.output, rungs=rungs.names, colour=info.colour
-        )
+            source=report.input, output=report.output, rungs=rungs.names, colour=info.colour,
+            optional_rungs=optional_count(self.settings),
+        )  # fmt: skip
         self.board.go_live(facts, lambda: self._figures(playout))
 
     def _figures(self, playout: "Playout") -> dict[str, Any]:

@@ -59,13 +59,24 @@ def _warnings(s: Snapshot) -> Iterator[str]:
                 f"output {output.number} has a slow connection: "
                 f"{format_bitrate(output.bitrate)} of {format_bitrate(output.bitrate_full)}"
             )
-    best = s.stage.rungs[0] if s.stage and s.stage.rungs else None
-    if s.rung is not None and best is not None and s.rung != best:
-        yield f"using {s.rung} instead of {best}"
+    better = _best_rungs(s)
+    if s.rung is not None and better and s.rung not in better:
+        yield f"using {s.rung} instead of {better[-1]}"
     if s.dropped_minute or s.late_minute:
         number = s.dropped_minute + s.late_minute
         total = sum(s.shown_minute.values()) + s.dropped_minute
         yield f"{number} of {total} frames late or dropped in the last minute"
+
+
+def _best_rungs(s: Snapshot) -> list[str]:
+    """Return the best rung to expect, last, and those above it; empty if it is not known.
+
+    An optional one is expected only if it was used before.
+    """
+    names = list(s.stage.rungs) if s.stage else []
+    optional = s.stage.optional_rungs if s.stage else 0
+    best = next((k for k, name in enumerate(names[:optional]) if name in s.shown), optional)
+    return names[: best + 1]
 
 
 def _frame_interval_s(s: Snapshot) -> float:

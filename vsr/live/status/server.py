@@ -160,7 +160,8 @@ class _Routes:
         if snapshot.trouble:
             return Response(f"{snapshot.trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
         words = "; ".join(warnings_of(snapshot))
-        return Response((RUNNING + f"; warnings: {words}" * bool(words) + "\n").encode())
+        text = RUNNING + f"; warnings: {words}" * bool(words) + "\n"
+        return Response(text.encode("utf-8", "replace"))
 
     def _image(self, which: Which) -> Response:
         data = self._jpegs.jpeg(which)

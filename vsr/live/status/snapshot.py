@@ -84,6 +84,8 @@ class StreamFacts:
     rungs: Sequence[str]
     """Names of the rungs, best first."""
     colour: Colour
+    optional_rungs: int = 0
+    """Number of the first rungs that are used only if this machine is fast enough."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
