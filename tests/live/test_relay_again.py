@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import av
@@ -20,6 +21,7 @@ import pytest
 from tests.programs import needs_nginx
 from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked, number_of
+from vsr.errors import OutputError
 from vsr.live import supervisor as fleet
 from vsr.live.common import Backoff
 from vsr.live.ladder.pool import Pool
@@ -116,6 +118,23 @@ def test_a_source_that_was_given_up_is_taken_up_again_and_again(
     assert 0.79 * QUICK.longest <= pauses[-1] <= QUICK.longest
     assert "cam: error: cannot open rtmp://127.0.0.1" in caplog.text
     assert "k3y" not in caplog.text
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_outputs_that_can_never_work_end_a_relay_for_good(tmp_path: Path, hopeless: bool) -> None:
+    member = _member("cam", "rtmp://host/live/in", tmp_path / "out.flv")
+    relay: Any = SimpleNamespace(has_report=True, is_hopeless=hopeless)
+    supervised = fleet._Supervised(member, threading.Event(), Pool(), QUICK)
+    supervised._relay = relay
+    assert supervised._classify(OutputError("nothing was published"))[0] is hopeless
+
+
+@pytest.mark.parametrize(("over", "opened"), [(True, False), (True, True), (False, False)])
+def test_outputs_that_were_open_may_work_again(over: bool, opened: bool) -> None:
+    playout = Playout.__new__(Playout)
+    encoder: Any = SimpleNamespace(is_over=over, was_open=opened)
+    playout._encoder = encoder
+    assert playout.is_hopeless is (over and not opened)
 
 
 def _file(folder: Path) -> Path:

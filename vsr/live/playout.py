@@ -74,6 +74,11 @@ class Playout:
         """Name of the network in use."""
         return self._upscaler.network
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all outputs were given up and none was ever open."""
+        return self._encoder.is_over and not self._encoder.was_open
+
     def run(self, on_ready: Callable[[], None]) -> None:
         """Play out until the source has ended for good or `stop` is set.
 

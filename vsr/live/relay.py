@@ -93,6 +93,8 @@ class Relay:
         self._spares = Spares()
         self.has_report = False
         """Whether the report has content."""
+        self.is_hopeless = False
+        """Whether no output can ever work."""
 
     def run(self, stop: threading.Event) -> Report:
         """Relay until the source has ended for good or `stop` is set. Raises VsrError.
@@ -170,6 +172,7 @@ class Relay:
         self.has_report = True
         try:
             playout.run(self._ingest.start_playback)
+            self.is_hopeless = playout.is_hopeless
         finally:
             self._ingest.close()
             playout.close()

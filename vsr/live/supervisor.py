@@ -171,7 +171,9 @@ class _Supervised:
                 message = mask_secrets(message, url)
             log.debug("%s: %s", job.settings.name, message, exc_info=exc)
         runs_once = not (job.settings.ingest.loop or is_url(job.input))
-        return runs_once or (is_user_error and not self._was_live), code, " ".join(message.split())
+        final = runs_once or (is_user_error and not self._was_live)
+        final = final or (relay is not None and relay.is_hopeless)
+        return final, code, " ".join(message.split())
 
     def _rotate_report(self) -> None:
         """Rename the report, so that the next run does not overwrite it."""
