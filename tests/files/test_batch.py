@@ -282,6 +282,18 @@ def test_a_folder_of_pictures_is_one_sequence(tmp_path: Path, films: Path) -> No
     assert contents(tmp_path / "out.mp4").frames == 4
 
 
+def test_pictures_become_a_video_in_their_own_folder_again(tmp_path: Path, films: Path) -> None:
+    frames, receipt = tmp_path / "frames", tmp_path / "receipt.json"
+    frames.mkdir()
+    vsr.upscale(films / "a.mp4", frames / "%03d.png", model="bicubic", max_frames=4)
+    for _ in range(2):
+        result = _run(frames, frames / "out.mp4", "-y", "--receipt", receipt)
+        assert result.exit_code == 0, result.output
+        assert contents(frames / "out.mp4").frames == 4
+    assert receipt.exists()
+    assert _run(frames, tmp_path / "out.mp4").exit_code == 2  # of a video among pictures
+
+
 @pytest.fixture
 def with_poster(films: Path) -> Path:
     """The folder of videos, with a picture."""

@@ -205,7 +205,7 @@ def run(
             refuse(["speed"], "selects a network: leave it out with --model")
         selection = selection_of(options)
         settings = settings_of(options)
-        if is_batch(inputs, selection):
+        if is_batch(inputs, selection, target):
             run_many(inputs, target, settings, selection, show)
         target = reserve_stdout() if target == STDOUT else target
         pipe = pipe_of(Path(target)) is not None

@@ -45,11 +45,14 @@ class Selection:
     """Also process files that are added later, once complete, until the run is stopped."""
 
 
-def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
-    """Return whether inputs are processed file by file, unlike one video or folder of pictures."""
+def is_batch(inputs: Sequence[str], selection: Selection, output: str = "") -> bool:
+    """Return whether inputs are processed file by file, unlike one video or folder of pictures.
+
+    `output` may be a video in the folder.
+    """
     if len(inputs) > 1 or selection != Selection():
         return True
-    return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
+    return is_folder(Path(inputs[0])) and find_pictures(inputs[0], output) is None
 
 
 @dataclass

@@ -56,7 +56,7 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         raise UsageError(
             "--format requires OUTPUT -: the container of a file is chosen by the name's extension"
         )
-    pictures = find_pictures(input_)
+    pictures = find_pictures(input_, path)
     if is_folder(path) and pictures is not None:
         picture_options(path, settings.encoder)
         _check_folder(path, pictures.files, settings.overwrite)
@@ -135,7 +135,7 @@ def open_source(
     Raises UsageError for options that do not fit the input, InputError, and InterruptedRunError as
     soon as `stop` is set.
     """
-    pictures = find_pictures(input_)
+    pictures = find_pictures(input_, output)
     to_pictures = is_picture(output) or is_folder(output)
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:

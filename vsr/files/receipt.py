@@ -91,7 +91,7 @@ def write_receipt(
 ) -> None:
     """Write the receipt of a finished run. Raises InputError and OutputError."""
     source: dict[str, Any] = {"name": url_for_messages(input_)}
-    if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
+    if not (is_url(input_) or is_stdin(input_) or find_pictures(input_, output) is not None):
         source |= file_facts(Path(absolute_path(input_)))
     result = {"name": output.name, **file_facts(output)}
     facts = {

@@ -77,7 +77,7 @@ def _cannot_be_cut(
     input_: str, output: Path, settings: RunSettings, source: AnySource, video: VideoFormat
 ) -> str | None:
     """Return the reason why a run cannot be cut into segments; None if it can."""
-    if not isinstance(source, Source) or find_pictures(input_) is not None:
+    if not isinstance(source, Source) or find_pictures(input_, output) is not None:
         return "pictures cannot be divided into segments"
     if is_url(input_) or is_stdin(input_) or not Path(absolute_path(input_)).is_file():
         return "only a file can be read again to resume a run"

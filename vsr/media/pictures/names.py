@@ -1,5 +1,6 @@
 """Identifies image inputs and outputs by their names, and lists the files of a sequence."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,19 +75,19 @@ def insert_number(pattern: Path, number: int) -> Path:
     return pattern.with_name(_NUMBER.sub(lambda m: f"{number:{m[1] or ''}d}", pattern.name))
 
 
-def find_pictures(input_: str) -> PictureFiles | None:
+def find_pictures(input_: str, output: str | os.PathLike[str] = "") -> PictureFiles | None:
     """Return the image files that an input names; None if it names something else.
 
     A folder without videos stands for its images in natural order (2 before 10), a pattern for all
-    files that match it in numeric order, with or without gaps. Raises InputError if no file matches
-    a pattern.
+    files that match it in numeric order, with or without gaps. `output` of the same run may be a
+    video in the folder. Raises InputError if no file matches a pattern.
     """
     if is_url(input_) or is_stdin(input_):
         return None
     path = Path(absolute_path(input_))
     try:
         if path.is_dir():
-            return _in_folder(input_, path)
+            return _in_folder(input_, path, Path(output))
         if path.exists():
             return PictureFiles(name=input_, files=(path,)) if is_picture(path) else None
     except OSError:  # such as a name too long: opening it raises the error
@@ -102,13 +103,17 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _in_folder(name: str, folder: Path) -> PictureFiles | None:
+def _in_folder(name: str, folder: Path, output: Path) -> PictureFiles | None:
     inside = [file for file in folder.iterdir() if file.is_file()]
-    if has_videos(inside):
+    if has_videos(file for file in inside if not _is_same(file, output)):
         return None
     found = [file for file in inside if is_picture(file)]
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     return PictureFiles(name=name, files=files) if files else None
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return file.name == other.name and other.exists() and file.samefile(other)
 
 
 def _matching_pattern(name: str, pattern: Path) -> PictureFiles:
