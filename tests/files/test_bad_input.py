@@ -139,6 +139,30 @@ def test_a_truncated_file_delivers_what_it_holds(tmp_path: Path, name: str) -> N
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("options", [(), ("--jobs", "2", "--segment", "0.5")], ids=str)
+def test_a_subtitle_after_the_last_frame_is_no_sign_of_a_cut_off_file(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", Clip(frames=25, audio=()))
+    (tmp_path / "in.srt").write_text("1\n00:00:00,500 --> 00:00:05,000\nThe end\n")
+    with (
+        av.open(str(tmp_path / "in.mkv"), "w") as out,
+        av.open(str(clip)) as video,
+        av.open(str(tmp_path / "in.srt")) as text,
+    ):
+        made = [
+            (out.add_stream_from_template(each.streams[0], opaque=True), each)
+            for each in (video, text)
+        ]
+        for stream, each in made:
+            for packet in each.demux():
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    result = run(tmp_path / "in.mkv", tmp_path / "out.mkv", *options)
+    assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_a_cut_off_recording_delivers_all_whole_frames(tmp_path: Path, kind: str) -> None:
     make_clip(tmp_path / "in.mkv", Clip(frames=100, options={"g": "50", "bf": "0"}))

@@ -51,11 +51,11 @@ class Losses:
 
     def add_missing(
         self, container: "av.container.InputContainer", video: av.VideoStream,
-        decoded: int, end: Fraction, rate: Fraction | None,
+        decoded: int, end: float, rate: Fraction | None,
     ) -> None:  # fmt: skip
         """Add the frames that a file declares but that were not decoded.
 
-        `decoded`: number of decoded pictures; `end`: end time of the last one (s); `rate`: fps.
+        `decoded`: number of decoded pictures; `end`: end time of all packets (s); `rate`: fps.
         """
         if missing := _count_missing_frames(container, video, decoded, end, rate):
             self.lost = max(self.lost, missing)
@@ -136,7 +136,7 @@ def _count_cut_off_samples(
 
 
 def _count_cut_off_frames(
-    container: "av.container.InputContainer", end: Fraction, rate: Fraction
+    container: "av.container.InputContainer", end: float, rate: Fraction
 ) -> int:
     """Count the frames between `end` (s) and the duration that Matroska or FLV declares.
 
@@ -145,13 +145,13 @@ def _count_cut_off_frames(
     declared = container.duration
     if not declared or not _DECLARES_DURATION & set(container.format.name.split(",")):
         return 0
-    gap = declared / av.time_base - float(end)
+    gap = declared / av.time_base - end
     return max(1, round(gap * rate)) if gap > _TOLERANCE_S else 0
 
 
 def _count_missing_frames(
     container: "av.container.InputContainer", video: av.VideoStream,
-    decoded: int, end: Fraction, rate: Fraction | None,
+    decoded: int, end: float, rate: Fraction | None,
 ) -> int:  # fmt: skip
     missing = _count_cut_off_samples(container, video, decoded)
     return missing if missing or rate is None else _count_cut_off_frames(container, end, rate)

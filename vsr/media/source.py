@@ -188,7 +188,7 @@ class Source:
     def count_missing(self, decoded: int) -> None:
         """Record the frames that the file declares but that were not decoded; call at its end."""
         rate = None if self._info is None else self._info.rate
-        ends = (self._timestamps.end, rate)
+        ends = (self._timestamps.shown_until, rate)
         self.losses.add_missing(self._container, self.video, decoded, *ends)
 
     def _reading_failed(self, exc: Exception) -> None:

@@ -42,7 +42,7 @@ class TimestampCorrector:
         self._note, self._broadcast = note, broadcast
         self._shift = Fraction(0)
         self._end = (0, Fraction(1))
-        self._end_s = 0.0
+        self._end_s = self._text_end_s = 0.0
         self.jumps = 0
         """Number of jumps that were corrected."""
         self._last: dict[int, int] = {}
@@ -54,6 +54,11 @@ class TimestampCorrector:
         ticks, base = self._end
         return ticks * base
 
+    @property
+    def shown_until(self) -> float:
+        """Time (s) at which the packets read so far end, with subtitles, which may end later."""
+        return max(self._end_s, self._text_end_s)
+
     def correct(self, packet: Packet) -> None:
         """Shift the packet's times in place if its stream, or another one earlier, jumped."""
         base = packet.time_base
@@ -61,11 +66,12 @@ class TimestampCorrector:
             return
         if packet.dts is not None:
             self._shift_times(packet, packet.dts, packet.pts, base)
-        if packet.stream.type in _CONTINUOUS:
-            ticks = packet.pts + (packet.duration or 0)
-            seconds = ticks * float(base)  # Fractions are slow, and this is done for every packet
-            if seconds > self._end_s:
-                self._end, self._end_s = (ticks, base), seconds
+        ticks = packet.pts + (packet.duration or 0)
+        seconds = ticks * float(base)  # Fractions are slow, and this is done for every packet
+        if packet.stream.type not in _CONTINUOUS:
+            self._text_end_s = max(self._text_end_s, seconds)
+        elif seconds > self._end_s:
+            self._end, self._end_s = (ticks, base), seconds
 
     def _shift_times(self, packet: Packet, dts: int, pts: int, base: Fraction) -> None:
         index = packet.stream.index
