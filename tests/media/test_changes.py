@@ -122,6 +122,19 @@ def test_a_change_of_the_pixel_aspect_is_named_once(
     assert report.exit_code == 0
 
 
+def test_a_worker_names_the_input_and_each_change_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = _joined(tmp_path, {}, {"aspect": Fraction(4, 3)})
+    notes: dict[str, str] = {}
+    for _ in range(2):  # as a worker reads several clips of one input
+        with closing(Source(str(clip), Reading(name="film.ts", notes=notes))) as source:
+            list(source)
+    assert caplog.text.count("film.ts changes its aspect ratio") == 1
+    assert clip.name not in caplog.text
+    assert list(notes) == ["aspect"]
+
+
 def test_filters_can_correct_a_change_of_the_pixel_aspect(tmp_path: Path) -> None:
     source = _joined(tmp_path, {}, {"aspect": Fraction(4, 3)})
     filters = "scale=64:48/sar,pad=64:48:0:(oh-ih)/2,setsar=1"

@@ -153,6 +153,7 @@ class SharedJob:
         add_note(report, plan.note)
         timeline = source.timeline
         worker_settings = WorkerSettings(
+            name=source.name,
             model=replace(request, scale=outline.scale, precision=outline.precision),
             model_sha256=outline.sha256, batch=self.settings.batch,
             flicker_filter=filtered, info=timeline.frame_info,

@@ -52,6 +52,8 @@ class ModelRequest:
 class WorkerSettings:
     """Parameters common to all segments of a run. Sent to other processes and computers."""
 
+    name: str
+    """Name of the input for messages."""
     model: ModelRequest
     model_sha256: str
     batch: int
@@ -141,6 +143,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, device: str | None) -> None:
         """Build the engine. Raises VsrError."""
         self._settings = settings
+        self._notes: dict[str, str] = {}
         info = settings.reading().info_after_conversion(settings.info)
         model, backend, self.place = _load_model(settings.model, info, device)
         if model.sha256 != settings.model_sha256:
@@ -168,7 +171,8 @@ class Worker:
             on_frames(len(ledger))
 
         try:
-            source = Source(str(clip.path), self._settings.reading())
+            reading = replace(self._settings.reading(), name=self._settings.name, notes=self._notes)
+            source = Source(str(clip.path), reading)
         except InputError:  # no frame of it can be decoded
             return self._empty_segment(clip, target)
         with closing(source):

@@ -57,6 +57,10 @@ class Reading:
     """Kinds of side data that frames carry; see `vsr.media.side_data`."""
     memory: int | None = None
     """Memory limit for pictures, in bytes; None: all free memory."""
+    name: str = ""
+    """Name of the input for messages; empty: from its URL."""
+    notes: dict[str, str] | None = None
+    """Messages on the same input so far, by kind, which are not repeated; new ones are added."""
 
 
 def analyse_beginning(reading: Reading, url: str, name: str) -> Fields:

@@ -44,8 +44,9 @@ class Source:
     def __init__(self, url: str, reading: Reading | None = None) -> None:
         self._reading = reading or Reading()
         self.url = url
-        self.name = url_for_messages(url)
-        self.losses = Losses()
+        self.name = self._reading.name or url_for_messages(url)
+        notes = self._reading.notes
+        self.losses = Losses() if notes is None else Losses(notes=notes)
         self._first_picture_deadline = now() + self._reading.first_picture_timeout
         self._items: Iterator[Frame | Packet] = iter(())
         self._primed, self._leading = deque[Frame | Packet](), deque[Frame]()
