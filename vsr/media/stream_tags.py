@@ -62,13 +62,15 @@ def stream_tags(
 def describe_lost_marks(stream: av.stream.Stream, container: str) -> str:
     """Describe, for messages, the title, language and flags that a container drops; "" if none.
 
-    For example `the language and the flag forced`.
+    For example `the language and the flag forced`. A video's language is no loss: many files have
+    one, and pictures have none.
     """
     tags, lost = stream_tags(stream, container), []
     if "title" in tags and container in _WITHOUT_TITLES:
         lost.append("the title")
     language = tags.get("language", "und")
-    if language != "und" and not _holds_language(language, stream.type, container):
+    heard_or_read = stream.type != "video" and language != "und"
+    if heard_or_read and not _holds_language(language, stream.type, container):
         lost.append("the language")
     flags = stream.disposition & _FLAGS
     if flags & _IMPAIRED:
