@@ -22,6 +22,8 @@ _PROBE_S: Final = 1.0
 """Probe duration in seconds of stream time; for FLV with one stream, FFmpeg uses all of it."""
 _NO_STREAM: Final = "no server answers there, or it is not a stream"
 _NO_RTMP: Final = "nobody publishes this stream, or no RTMP server answers there"
+_RTMP_CLOSED: Final = (errno.EPERM, errno.EPIPE, errno.ECONNRESET)
+"""Errors besides EIO (no answer) where the other side sends no RTMP, or closes the connection."""
 _XML_HEAD_BYTES: Final = 4096
 """Number of bytes in which to look for the root element of an XML file."""
 _MIN_PIECE_LENGTH: Final = 4
@@ -250,9 +252,7 @@ def _open_probing(
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         why, code = _error_message(exc, name, url), getattr(exc, "errno", 0)
-        if code == errno.EIO or (
-            is_rtmp and code == errno.EPERM
-        ):  # no answer, or an unreadable one
+        if code == errno.EIO or (is_rtmp and code in _RTMP_CLOSED):
             why = f"cannot open {name}: {_NO_RTMP if is_rtmp else _NO_STREAM}"
             why += ", or its certificate is invalid (--tls-no-verify accepts any)" * checked
         raise InputError(why) from None  # FFmpeg's message contains the whole URL
