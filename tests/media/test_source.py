@@ -7,11 +7,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.clips import Clip, make_clip
 from vsr.errors import InputError
 from vsr.live.input.source import LiveSource
+from vsr.media.fields import analyse_fields
 from vsr.media.frame import Frame
 from vsr.media.reading import Reading
 from vsr.media.source import Source
@@ -68,3 +70,15 @@ def test_a_machine_of_any_memory_decodes(tmp_path: Path) -> None:
     for memory in (None, 2**28, 2**34, 2**44):
         with closing(Source(str(clip), Reading(memory=memory))) as source:
             assert sum(isinstance(item, Frame) for item in source) == 12
+
+
+def test_the_analysis_of_a_beginning_waits_for_its_decoders_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the decoder is freed under the GIL, for which a thread that logs waits: a deadlock."""
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=40))
+    flushed: list[bool] = []
+    monkeypatch.setattr("vsr.media.fields.flush_decoder", lambda d: flushed.append(d.is_open))
+    with av.open(str(clip)) as container:
+        analyse_fields(container, container.streams.video[0])
+        assert flushed == [True]

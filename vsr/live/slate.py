@@ -9,6 +9,7 @@ import numpy as np
 
 from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, SDR, Colour
+from vsr.media.decoder import flush_decoder
 from vsr.media.frame import Planes
 from vsr.media.location import absolute_path
 from vsr.media.plane_format import YUV420, PlaneFormat
@@ -81,6 +82,7 @@ def _read(path: Path) -> av.VideoFrame:
         with av.open(absolute_path(str(path))) as file:
             frames = file.decode(video=0)
             image, following = next(frames), next(frames, None)
+            flush_decoder(file.streams.video[0].codec_context)
     except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
         raise InputError(f"cannot read the slate {path} as an image: {reason(exc)}") from exc
     if following is not None:

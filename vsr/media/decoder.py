@@ -57,9 +57,9 @@ def flush_decoder(decoder: av.VideoCodecContext | None) -> None:
     """Wait until a decoder's threads have finished their work, before it is freed.
 
     PyAV 18.1 frees a decoder, and waits for its threads, while it holds the GIL; a thread that
-    drops a packet with an `opaque` waits for the GIL: a deadlock.
+    drops a packet with an `opaque`, or logs, waits for the GIL: a deadlock.
     """
-    if decoder is not None:
+    if decoder is not None and decoder.is_open:
         decoder.flush_buffers()
 
 

@@ -7,6 +7,8 @@ from typing import Final
 
 import av
 
+from vsr.media.decoder import flush_decoder
+
 log = logging.getLogger(__name__)
 
 ANALYSED_PICTURES: Final = 100
@@ -92,6 +94,8 @@ def analyse_fields(container: "av.container.InputContainer", video: av.VideoStre
             found = _pulled(graph) or found
     except (av.error.FFmpegError, OSError, ValueError) as exc:  # damaged: rely on the flags
         log.debug("interlacing analysis: %s", exc)
+    finally:
+        flush_decoder(context)
     counts = [round(float(found.get(_COUNT_KEY + key, 0))) for key in ("tff", "bff", "progressive")]
     fields = Fields.of(flagged, *counts)
     log.debug("%s", fields)
