@@ -57,10 +57,14 @@ class Losses:
 
         `decoded`: number of decoded pictures; `end`: end time of all packets (s); `rate`: fps.
         """
-        if missing := _count_missing_frames(container, video, decoded, end, rate):
+        cut_off = _is_cut_off(container, container.streams)
+        missing = _count_cut_off_samples(video, decoded) if cut_off else 0
+        if not missing and rate is not None:
+            missing = _count_cut_off_frames(container, end, rate)
+        if missing:
             self.lost = max(self.lost, missing)
             self.add_note("cut", f"the file is cut off: about {missing} frames are missing")
-        elif _is_cut_off(container, container.streams.audio):
+        elif cut_off and _is_cut_off(container, container.streams.audio):
             self.cut_off = True
             self.add_note("cut", "the file is cut off: its sound ends before its video")
 
@@ -121,16 +125,12 @@ def _is_cut_off(
     return any(entry.pos + entry.size > size for each in streams for entry in each.index_entries)
 
 
-def _count_cut_off_samples(
-    container: "av.container.InputContainer", video: av.VideoStream, decoded: int
-) -> int:
+def _count_cut_off_samples(video: av.VideoStream, decoded: int) -> int:
     """Count the missing frames of an MP4 or MOV that ends before its last sample.
 
     These containers list every sample's position; of a fragmented file, only the fragments that
     were read.
     """
-    if not _is_cut_off(container, container.streams):
-        return 0
     shown = sum(not entry.is_discard for entry in video.index_entries)
     return max(shown - decoded, 0)
 
@@ -147,11 +147,3 @@ def _count_cut_off_frames(
         return 0
     gap = declared / av.time_base - end
     return max(1, round(gap * rate)) if gap > _TOLERANCE_S else 0
-
-
-def _count_missing_frames(
-    container: "av.container.InputContainer", video: av.VideoStream,
-    decoded: int, end: float, rate: Fraction | None,
-) -> int:  # fmt: skip
-    missing = _count_cut_off_samples(container, video, decoded)
-    return missing if missing or rate is None else _count_cut_off_frames(container, end, rate)
