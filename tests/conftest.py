@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,19 @@ def _float_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run third-party networks in fp32, not in the precision that is fastest on this machine, so
     that results do not depend on it. tests/inference/test_fastest.py tests the measurement."""
     monkeypatch.setattr(models, "_fastest_precision", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def _rungs_are_kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the networks of a ladder that seem slower than a better one: on the small pictures of
+    tests, on a busy machine, any can. Tests of that rule ask for `slower_rungs_are_lost`."""
+    if "slower_rungs_are_lost" not in request.fixturenames:
+        monkeypatch.setattr("vsr.live.ladder.rung._MIN_RATIO", math.inf)
+
+
+@pytest.fixture
+def slower_rungs_are_lost() -> None:
+    """Let a ladder lose its slower networks, as it does outside of tests."""
 
 
 @pytest.fixture(autouse=True)

@@ -202,6 +202,7 @@ class _Slow(_Device):
         return super().compile(graph, *args)
 
 
+@pytest.mark.usefixtures("slower_rungs_are_lost")
 def test_rungs_that_are_slower_than_a_better_one_are_not_kept(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,6 +224,7 @@ def test_rungs_that_are_slower_than_a_better_one_are_not_kept(
     assert caplog.text.count("rt is not used: it takes 489.0 ms per frame here, and dcscn-s") == 2
 
 
+@pytest.mark.usefixtures("slower_rungs_are_lost")
 def test_a_rung_that_is_only_not_built_yet_is_kept(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
