@@ -3,10 +3,8 @@
 import json
 import logging
 import math
-import struct
 import sys
 import types
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import scipy.io
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -275,25 +274,10 @@ def test_niqe_needs_two_blocks(tmp_path: Path, shape: tuple[int, int]) -> None:
     assert math.isnan(niqe(np.full((288, 288), 77.0)))
 
 
-def _matlab_file(values: Array, name: str, packed: bool) -> bytes:
-    def element(kind: int, body: bytes) -> bytes:
-        return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
-
-    shape = struct.pack("<ii", *values.shape)
-    parts = [(6, struct.pack("<II", 6, 0)), (5, shape), (1, name.encode())]
-    inner = b"".join(element(*part) for part in parts)
-    inner += element(9, values.tobytes(order="F"))
-    matrix = struct.pack("<II", 14, len(inner)) + inner
-    if packed:
-        deflated = zlib.compress(matrix)
-        matrix = struct.pack("<II", 15, len(deflated)) + deflated
-    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + matrix
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_matlab_files_are_read(tmp_path: Path, packed: bool) -> None:
     values = np.arange(6.0).reshape(2, 3)
-    (tmp_path / "a.mat").write_bytes(_matlab_file(values, "pop_mu", packed))
+    scipy.io.savemat(tmp_path / "a.mat", {"pop_mu": values}, do_compression=packed)
     found = read_arrays(tmp_path / "a.mat")
     assert list(found) == ["pop_mu"]
     assert np.array_equal(found["pop_mu"], values)
@@ -661,7 +645,10 @@ def test_a_set_that_fetch_got_is_found_by_name(
     assert "| 31.92 | 0.9256 | CARN, Table 1, CARN |" in result.stdout
 
 
-def test_weights_add_their_columns_and_are_named(tmp_path: Path) -> None:
+def test_weights_add_their_columns_and_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyiqa", None)  # its AlexNet has other widths
     np.savez(tmp_path / "lpips_alex_v0.1.npz", **_few_weights())  # type: ignore[arg-type]
     path, folder = _saved(tmp_path / "x2.onnx", _repeating()), _folder(tmp_path / "set", 1)
     result = _run("--onnx", path, "--data", folder, "--weights", tmp_path)

@@ -15,17 +15,15 @@ between them; lower is more natural. The variant follows the model file.
 
 import io
 import math
-import struct
-import zlib
-from collections.abc import Iterator
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+import scipy.io
 
 from train.data.resize import bicubic_matrix
 from train.errors import TrainError
@@ -111,7 +109,8 @@ class Niqe:
             ("pop_mu", "pop_cov"),
         ):
             if first in found and second in found:
-                mean, covariance = np.ravel(found[first]), np.asarray(found[second])
+                mean = np.ravel(found[first]).astype(np.float64)
+                covariance = np.asarray(found[second], np.float64)
                 break
         else:
             raise TrainError(f"{path} is not a NIQE model: it has no pop_mu or mu_pris_param")
@@ -158,43 +157,14 @@ class Niqe:
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read name -> array of an .npz (never unpickled) or a MATLAB 5 .mat."""
     try:
-        data = path.read_bytes()
+        file = io.BytesIO(path.read_bytes())
         if path.suffix == ".mat":
-            return dict(_matlab_arrays(data))
-        if not data.startswith(b"PK"):
+            found = scipy.io.loadmat(file)
+            return {name: found[name] for name in found if not name.startswith("__")}
+        if not zipfile.is_zipfile(file):
             raise ValueError("not an .npz archive")
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, struct.error, zlib.error, BadZipFile) as exc:
+    except Exception as exc:  # for damaged files the libraries raise almost any type
         raise TrainError(f"cannot read weights from {path}: {exc}") from exc
-
-
-def _matlab_arrays(data: bytes) -> Iterator[tuple[str, Array]]:
-    """Yield (name, values) of every real matrix of doubles in a MATLAB 5 file."""
-    if not data.startswith(b"MATLAB 5.0 MAT-file") or data[126:128] != b"IM":
-        raise ValueError("not a little-endian MATLAB 5 file")
-    at = 128
-    while at < len(data):
-        kind, size = struct.unpack_from("<II", data, at)
-        body = data[at + 8 : at + 8 + size]
-        at += 8 + size
-        if kind == 15:  # compressed: one element inside
-            body = zlib.decompress(body)
-            kind, body = struct.unpack_from("<I", body)[0], body[8:]
-        if kind == 14:
-            _flags, shape, name, values = list(_matlab_parts(body))[:4]
-            numbers = np.frombuffer(values[1], {9: "<f8", 7: "<f4", 2: "u1"}[values[0]])
-            size_of = np.frombuffer(shape[1], "<i4")
-            yield name[1].decode(), numbers.astype(np.float64).reshape(size_of, order="F")
-
-
-def _matlab_parts(body: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 8 <= len(body):
-        kind, size = struct.unpack_from("<II", body, at)
-        if kind >> 16:  # up to four bytes are stored in the tag itself
-            yield kind & 0xFFFF, body[at + 4 : at + 4 + (kind >> 16)]
-            at += 8
-        else:
-            yield kind, body[at + 8 : at + 8 + size]
-            at += 8 + -(-size // 8) * 8

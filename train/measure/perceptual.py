@@ -22,7 +22,8 @@ from train.errors import TrainError
 from train.measure.niqe import FILES as NIQE_FILES
 from train.measure.niqe import Niqe, read_arrays
 from train.measure.pyiqa_metrics import FILES as PYIQA_FILES
-from train.measure.pyiqa_metrics import PyiqaMetrics
+from train.measure.pyiqa_metrics import NIQE_FILE as PYIQA_NIQE_FILE
+from train.measure.pyiqa_metrics import PyiqaMetrics, find_pyiqa, lpips_of, niqe_of
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float64]
@@ -53,18 +54,44 @@ def load_perceptual(folder: Path | None) -> Perceptual:
         raise TrainError(
             f"folder {folder} does not exist: --weights needs the folder of the weights"
         )
-    lpips_file = folder / LPIPS_FILE
-    niqe_file = next((folder / name for name in NIQE_FILES if (folder / name).exists()), None)
     known = (LPIPS_FILE, *NIQE_FILES, *PYIQA_FILES)
     if not any((folder / name).exists() for name in known):
         names = ", ".join(known)
         raise TrainError(f"no weights in {folder}: expected one of {names}")
-    lpips = Lpips.load(lpips_file) if lpips_file.exists() else None
-    niqe = Niqe.load(niqe_file) if niqe_file else None
-    others = PyiqaMetrics.load(folder, None if niqe is None or niqe.one_sided else niqe)
-    used = ([LPIPS_FILE] if lpips else []) + ([niqe.note] if niqe else [])
-    used += [others.note] if others else []
-    return Perceptual(lpips=lpips, niqe=niqe, others=others, note=", ".join(used))
+    pyiqa = find_pyiqa()
+    lpips, by_lpips = _load_lpips(folder / LPIPS_FILE, pyiqa)
+    niqe, by_niqe, is_authors = _load_niqe(folder, pyiqa)
+    others = PyiqaMetrics.load(folder, pyiqa, niqe if is_authors else None)
+    used = (by_lpips, by_niqe, others.note if others else "")
+    return Perceptual(lpips=lpips, niqe=niqe, others=others, note=", ".join(filter(None, used)))
+
+
+def _load_lpips(path: Path, pyiqa: Any) -> tuple[Callable[[Pixels, Pixels], float] | None, str]:
+    """Return LPIPS by pyiqa if it is installed, else by our own code, and a note."""
+    if not path.exists():
+        return None, ""
+    own = Lpips.load(path)
+    if pyiqa is None:
+        return own, path.name
+    theirs = lpips_of(pyiqa, own.weights)
+
+    def lpips(ours: Pixels, truth: Pixels) -> float:
+        return theirs(ours, truth) if min(ours.shape[:2]) >= own.SMALLEST else math.nan
+
+    return lpips, f"pyiqa ({path.name})"
+
+
+def _load_niqe(folder: Path, pyiqa: Any) -> tuple[Callable[[Array], float] | None, str, bool]:
+    """Return NIQE by pyiqa if it and its file are there, else by our own code; a note; and whether
+    the model is the authors'."""
+    paths = [path for name in NIQE_FILES if (path := folder / name).exists()]
+    for path in paths:
+        if pyiqa is not None and path.name == PYIQA_NIQE_FILE:
+            return niqe_of(pyiqa, path), f"pyiqa ({path.name})", True
+    if not paths:
+        return None, "", False
+    own = Niqe.load(paths[0])
+    return own, own.note, not own.one_sided
 
 
 # LPIPS
@@ -81,7 +108,7 @@ class Lpips:
     """Minimum side of a picture, in pixels: below it nothing is left after the pooling."""
 
     def __init__(self, weights: dict[str, npt.NDArray[Any]]) -> None:
-        self._weights = {name: torch.from_numpy(value) for name, value in weights.items()}
+        self.weights = {name: torch.from_numpy(value) for name, value in weights.items()}
 
     @classmethod
     def load(cls, path: Path) -> "Lpips":
@@ -103,14 +130,14 @@ class Lpips:
     def to(self, device: torch.device) -> "Lpips":
         """Return a copy on another device."""
         moved = Lpips({})
-        moved._weights = {name: value.to(device) for name, value in self._weights.items()}
+        moved.weights = {name: value.to(device) for name, value in self.weights.items()}
         return moved
 
     def distance(self, ours: Tensor, truth: Tensor) -> Tensor:
         """Return the mean distance of two batches [N, 3, H, W] in 0..1, a scalar with gradients."""
         pairs = zip(self._features(ours), self._features(truth), strict=True)
         parts = [
-            functional.conv2d((a - b) ** 2, self._weights[f"lin{k}.weight"]).mean()
+            functional.conv2d((a - b) ** 2, self.weights[f"lin{k}.weight"]).mean()
             for k, (a, b) in enumerate(pairs)
         ]
         return torch.stack(parts).sum()
@@ -122,7 +149,7 @@ class Lpips:
         for k, (stride, padding) in enumerate(self._LAYERS):
             if k in {1, 2}:
                 x = functional.max_pool2d(x, 3, 2)
-            weight, bias = self._weights[f"conv{k}.weight"], self._weights[f"conv{k}.bias"]
+            weight, bias = self.weights[f"conv{k}.weight"], self.weights[f"conv{k}.bias"]
             x = torch.relu(functional.conv2d(x, weight, bias, stride, padding))
             found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
         return found
