@@ -152,7 +152,7 @@ class _Nginx:
 
 @needs_nginx
 def test_nginx_starts_a_relay_for_every_publisher_and_ends_it(tmp_path: Path) -> None:
-    clip = make_marked(tmp_path / "in.flv", Marked(seconds=40))
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=120))  # two starts, if need be slow
     with _Nginx(tmp_path) as nginx:
         url = f"rtmp://127.0.0.1:{nginx.port}"
         with Recorder(f"{url}/hd/cam") as viewer, Publisher(f"{url}/live/cam", clip) as publisher:

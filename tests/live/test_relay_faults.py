@@ -221,7 +221,8 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, url, str(target), "--stream-timeout", "1") as r:
         bound = f":{port:04X} "
         wait_for(lambda: bound in Path("/proc/net/udp").read_text(), START, r.said)
-        with Publisher(url, *clips):
+        with Publisher(url, *clips) as publisher:
+            publisher.process.wait(START)  # on a busy machine it may pause for a second, too
             r.await_words("sent no data for 1 s; repeating the last frame", START)
         time.sleep(1)
         assert r.stop() < 15
