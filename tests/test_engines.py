@@ -36,9 +36,17 @@ from train.measure.compressed import (
     shrink,
 )
 from train.measure.counting import multadds, parameters, receptive_field_radius
-from train.measure.evaluate import Enlarge, Method, bicubic_method, enlarged_luma, evaluate
+from train.measure.evaluate import (
+    Enlarge,
+    Method,
+    Scoring,
+    bicubic_method,
+    enlarged_luma,
+    evaluate,
+    score_folder,
+)
 from train.measure.metrics import luma, psnr
-from train.measure.perceptual import Lpips
+from train.measure.perceptual import Lpips, Perceptual
 from train.measure.planes import Planes, cropped
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, RtConfig, bicubic, build
@@ -72,6 +80,18 @@ OTHER_GAINS = {
 }
 STREAM_GAIN = {2: 1.0, 3: 0.6, 4: 0.4, 8: 0.0}
 """Minimum gain of networks for compressed video, which take Set5's grain and edges for noise."""
+
+LEAST = {
+    ("carn-m", 2): 37.55, ("carn-m", 3): 33.75, ("carn-m", 4): 31.65, ("pcarn-m", 4): 28.9,
+    ("csrcnn", 8): 24.40 + 0.4,
+}  # fmt: skip
+"""Set5 PSNR in dB below which these networks are not worth their cost, so not worth shipping."""
+LEAST_LPIPS = 0.11
+"""LPIPS on Set5 x4 above which pcarn-m is not: bicubic's is 0.34, its authors' 0.080."""
+LEAST_STREAM = {"c-dcscn-stream": 33.15, "dcscn-stream": 33.30}
+"""The same of networks for compressed video x2: PSNR in dB, mean of five clips at crf 28."""
+LEAST_OVER_LANCZOS = 0.3
+"""The same at x4: gain over Lanczos in dB, mean of the clips, at crf 23 and 28."""
 
 Entry = dict[str, Any]
 ENTRIES = [
@@ -299,6 +319,27 @@ def test_network_beats_bicubic_on_set5(
     assert entry["psnr"]["set5"]["psnr"] >= _bicubic_on_set5(scale, request) + gain
 
 
+@pytest.mark.parametrize(("network", "least"), LEAST.items())
+def test_network_is_worth_its_cost(network: tuple[str, int], least: float) -> None:
+    name, scale = network
+    assert MANIFEST["models"][name][f"x{scale}"]["psnr"]["set5"]["psnr"] >= least
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_networks_for_clean_pictures_are_better_the_more_they_cost(scale: int) -> None:
+    """Else nobody should run the heavier one. pcarn-m is for looks, not for PSNR."""
+    entries = [
+        entry
+        for name, entry in ((n, e.get(f"x{scale}")) for n, e in MANIFEST["models"].items())
+        if entry and not network_and_purpose(name)[1] and not name.startswith("pcarn")
+    ]
+    by_cost = sorted(entries, key=lambda entry: float(entry["multadds_720p"]))
+    for data_set in ("set5", "bsd100"):
+        figures = [entry["psnr"][data_set]["psnr"] for entry in by_cost]
+        assert len(figures) == 5
+        assert figures == sorted(figures), data_set
+
+
 @pytest.mark.parametrize(("name", "scale", "entry"), _measured(ENTRIES))
 def test_measured_quality_is_the_manifests(data: Path, name: str, scale: int, entry: Entry) -> None:
     stated = entry["psnr"]["set5"]
@@ -337,6 +378,37 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     mean = {method: float(np.mean(values)) for method, values in scores.items()}
     assert mean["stream"] > mean["bicubic"] + gain, mean
     assert mean["stream"] > mean.get("clean", 0.0), mean
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), _measured(STREAMS))
+def test_network_for_streams_is_worth_its_cost_on_clips(
+    data: Path, name: str, scale: int, entry: Entry
+) -> None:
+    """As `evaluate --video` measures: x264 medium, 8 of the first 48 frames of each clip."""
+    method = Method(
+        label="ours", enlarge=_enlarge(entry["file"]), colour=entry["colour"], scale=scale
+    )
+    settings = VideoSettings(scale=scale, crfs=(28,) if scale == 2 else (23, 28), ssim=False)
+    paths = [path for path in (data / "video").glob("*/*") if path.stem in CLIPS]
+    assert len(paths) == len(CLIPS)
+    rows = [row for path in paths for row in score_clip(path, [method], settings)]
+    for crf in settings.crfs:
+        ours, lanczos = (
+            np.mean([row.psnr for row in rows if (row.crf, row.method) == (crf, label)])
+            for label in ("ours", "lanczos")
+        )
+        assert ours >= (LEAST_STREAM[name] if scale == 2 else lanczos + LEAST_OVER_LANCZOS)
+
+
+def test_pcarn_looks_as_sharp_as_it_should(data: Path) -> None:
+    weights = data.parent / "reference/weights/lpips_alex_v0.1.npz"
+    if not weights.exists():
+        pytest.skip(f"{weights} is missing: nothing to measure LPIPS with")
+    scoring = Scoring(perceptual=Perceptual(lpips=Lpips.load(weights)))
+    method = Method(label="ours", enlarge=_enlarge("pcarn-m/x4.onnx"), colour="rgb", scale=4)
+    mean, n = score_folder(method, data / "images/test/set5", scoring)
+    assert n == 5
+    assert mean.lpips is not None and mean.lpips <= LEAST_LPIPS
 
 
 def _middle_of(planes: Planes) -> Planes:
