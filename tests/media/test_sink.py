@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.facts import contents
 from vsr.media.colour import Colour
@@ -44,4 +45,18 @@ def test_a_sink_that_is_left_early_leaves_nothing(tmp_path: Path) -> None:
     video = VideoFormat(size=(64, 48), rate=Fraction(25), time_base=Fraction(1, 1000))
     with Sink(tmp_path / "out.mp4", video, EncoderSettings()) as sink:
         sink.write(frame(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.y4m", None), ("out.mov", "prores")])
+def test_the_threads_of_an_encoder_end_before_it_is_freed(
+    tmp_path: Path, name: str, codec: str | None
+) -> None:
+    """Else its freeing, under the GIL, waits for a thread that waits for the GIL."""
+    video = VideoFormat(size=(64, 48), rate=Fraction(25), time_base=Fraction(1, 1000))
+    with Sink(tmp_path / name, video, EncoderSettings(codec=codec)) as sink:
+        for k in range(6):
+            sink.write(frame(k))
+    with pytest.raises(EOFError):  # it was drained
+        sink._encoder.encode(None)
     assert list(tmp_path.iterdir()) == []

@@ -173,6 +173,8 @@ class Sink:
             raise self._error("finish", exc) from exc
 
     def _abort(self) -> None:
+        if self.frames_in:
+            self._track.discard_frames()
         close_quietly(self._container, self._file)
         self._part.unlink(missing_ok=True)
 

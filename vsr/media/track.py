@@ -1,5 +1,6 @@
 """Adds the video track to an output: its encoder, and its properties in encoder and container."""
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
@@ -26,6 +27,7 @@ from vsr.media.target import CONTAINERS, MUXER_OPTIONS
 from vsr.media.y4m import FORMAT as Y4M
 from vsr.media.y4m import can_hold_siting
 
+_FRAME_THREADS: Final = av.codec.codec.Capabilities.frame_threads
 _MARKINGS: Final = {"strict": "unofficial"}
 """FFmpeg option that allows non-standard markings in containers."""
 
@@ -45,6 +47,18 @@ class Track:
     """Owner of the encoder of a marked stream; None for others."""
     numbers: FrameNumbers | None = None
     """Numbers that replace the frames' timestamps in the encoder; None: it gets their times."""
+
+    def discard_frames(self) -> None:
+        """Wait for the threads of an encoder that was not drained, before it is freed.
+
+        PyAV 18.1 frees an encoder, and waits for its threads, while it holds the GIL; a thread that
+        releases a frame's planes, which are numpy's, waits for the GIL: a deadlock. Only threads
+        that FFmpeg runs for frames, as for Y4M's rawvideo, release frames.
+        """
+        if not self.encoder.is_open or not self.encoder.codec.capabilities & _FRAME_THREADS:
+            return
+        with contextlib.suppress(av.error.FFmpegError):  # such as EOFError if it was drained
+            self.encoder.encode(None)
 
 
 def muxer_options(container: str, video: VideoFormat) -> dict[str, str]:
