@@ -12,7 +12,8 @@ import vsr
 from tests.programs import needs_openssl
 from tests.streams import Marked, make_marked
 from vsr.live.settings import OutputSettings
-from vsr.media.location import open_live, url_for_messages
+from vsr.media.location import url_for_messages
+from vsr.media.opening import open_live
 
 SERVER = """
 import socket, ssl, sys

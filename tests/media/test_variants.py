@@ -1,18 +1,15 @@
 """Tests of which HLS variant is selected, and that the others are not downloaded."""
 
-import functools
-import http.server
 import subprocess
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.http_folder import served
 from tests.programs import FFMPEG, needs_ffmpeg
 from vsr.cli.main import main
 from vsr.errors import InputError, UsageError
@@ -101,24 +98,8 @@ def test_what_is_not_there_is_told_with_what_is(folder: Path) -> None:
         assert "use best, a size (1280x720), or a number" in done.output
 
 
-@contextmanager
-def _served(folder: Path) -> Iterator[tuple[str, Counter[str]]]:
-    """Serve a folder by HTTP. Yields its URL and the number of requests for each segment."""
-    asked = Counter[str]()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            asked[self.path.lstrip("/")] += self.path.endswith(".ts")
-
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
-
-
 def test_other_variants_are_not_downloaded(folder: Path) -> None:
-    with _served(folder) as (url, asked):
+    with served(folder) as (url, asked):
         wanted = VariantChoice.parse("96x54")
         with closing(LiveSource(f"{url}/master.m3u8", 5.0, variant=wanted)) as source:
             pictures = sum(isinstance(item, Frame) for item in source)

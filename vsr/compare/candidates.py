@@ -21,7 +21,7 @@ from vsr.inference.backend import load_backend
 from vsr.inference.default import DEFAULT
 from vsr.inference.models import BICUBIC, find
 from vsr.media.limits import processor_count
-from vsr.media.location import open_input
+from vsr.media.opening import open_input
 from vsr.media.stream_choice import choose_streams
 from vsr.plan.measure import Video, network_cost_at_size
 

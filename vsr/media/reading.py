@@ -13,8 +13,9 @@ from vsr.media.fields import UNKNOWN_FIELDS, Fields, analyse_fields
 from vsr.media.filters import NO_FILTERS, Filtering
 from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
-from vsr.media.location import absolute_path, open_input
+from vsr.media.location import absolute_path
 from vsr.media.missing_frames import read_to_end
+from vsr.media.opening import open_input
 from vsr.media.side_data import DEFAULT_KINDS
 from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet

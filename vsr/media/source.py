@@ -20,6 +20,7 @@ from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import url_for_messages
 from vsr.media.missing_frames import Losses, no_frame_error
+from vsr.media.opening import READ_ERRORS
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
@@ -220,7 +221,7 @@ class Source:
                     packet = next(packets, None)
             except IndexError:  # PyAV's end of input if a stream appeared mid-stream
                 break
-            except (av.error.FFmpegError, OSError) as exc:
+            except READ_ERRORS as exc:
                 self._reading_failed(exc)
                 break
             if packet is None or self._close_requested:

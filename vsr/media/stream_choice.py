@@ -8,7 +8,8 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, absolute_path, is_url, normal_url
+from vsr.media.location import absolute_path, is_url, normal_url
+from vsr.media.opening import OPEN_TIMEOUT, READ_ERRORS, READ_TIMEOUT
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, BITRATE, VariantChoice
 
@@ -114,5 +115,5 @@ def read_playlist(url: str) -> str:
         with av.open(normal_url(url), "r", format="data", timeout=timeout) as container:
             packets: list[Packet] = list(container.demux())
             return b"".join(bytes(packet) for packet in packets).decode("utf-8", "replace")
-    except (av.error.FFmpegError, OSError):
+    except READ_ERRORS:
         return ""

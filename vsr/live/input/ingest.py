@@ -157,8 +157,7 @@ class Ingest:
             delay = backoff.pause(failures)
             if not is_url(self.url):  # a retry of a file does not change the result
                 given_up = not (self._has_begun and self.settings.loop)
-                delay = 0.0
-            elif self._listener:  # the next attempt waits for a publisher
+            if self._listener or not is_url(self.url):  # the listener waits for a publisher
                 delay = 0.0
             if self._stop.is_set():
                 return
@@ -179,7 +178,8 @@ class Ingest:
             why = f"reading {self.name} failed: {mask_secrets(reason(exc), self.url)}"
         except Exception as exc:  # a bug must not end a relay that runs for days
             log.debug(mask_secrets(traceback.format_exc(), self.url))
-            why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
+            what = mask_secrets(f"{type(exc).__name__}: {reason(exc)}", self.url)
+            why = f"reading {self.name} failed unexpectedly ({what})"
         if not is_url(self.url):
             self._missing = max(1, self._missing)  # the number is unknown
         return why

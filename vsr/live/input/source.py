@@ -15,8 +15,9 @@ from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
-from vsr.media.location import Feed, is_url, open_live, url_for_messages
+from vsr.media.location import is_url, url_for_messages
 from vsr.media.missing_frames import Losses
+from vsr.media.opening import Feed, open_live
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet

@@ -22,7 +22,7 @@ from vsr.live.rtmp.chunks import (
     flv_tag,
     split_aggregate,
 )
-from vsr.media.location import OPEN_TIMEOUT
+from vsr.media.opening import OPEN_TIMEOUT
 
 _STREAM: Final = 1
 """Stream ID in the answer to `createStream`."""
