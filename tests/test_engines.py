@@ -400,11 +400,16 @@ def test_network_for_streams_is_worth_its_cost_on_clips(
         assert ours >= (LEAST_STREAM[name] if scale == 2 else lanczos + LEAST_OVER_LANCZOS)
 
 
-def test_pcarn_looks_as_sharp_as_it_should(data: Path) -> None:
+@pytest.fixture(name="lpips")
+def _lpips(data: Path) -> Lpips:
     weights = data.parent / "reference/weights/lpips_alex_v0.1.npz"
     if not weights.exists():
         pytest.skip(f"{weights} is missing: nothing to measure LPIPS with")
-    scoring = Scoring(perceptual=Perceptual(lpips=Lpips.load(weights)))
+    return Lpips.load(weights)
+
+
+def test_pcarn_looks_as_sharp_as_it_should(data: Path, lpips: Lpips) -> None:
+    scoring = Scoring(perceptual=Perceptual(lpips=lpips))
     method = Method(label="ours", enlarge=_enlarge("pcarn-m/x4.onnx"), colour="rgb", scale=4)
     mean, n = score_folder(method, data / "images/test/set5", scoring)
     assert n == 5
@@ -473,17 +478,14 @@ def test_sharp_network_is_steady_and_flat_where_its_source_is(
 
 @pytest.mark.parametrize(("name", "scale", "entry"), SHARP)
 def test_sharp_network_looks_as_the_manifest_says_and_so_does_its_int8_form(
-    data: Path, name: str, scale: int, entry: Entry
+    data: Path, lpips: Lpips, name: str, scale: int, entry: Entry
 ) -> None:
-    weights = data.parent / "reference/weights/lpips_alex_v0.1.npz"
-    if not weights.exists():
-        pytest.skip(f"{weights} is missing: nothing to measure LPIPS with")
     forms = {"ours": entry, **({"int8": entry["int8"]} if "int8" in entry else {})}
     methods = [
         Method(label=form, enlarge=_enlarge(of["file"]), colour=entry["colour"], scale=scale)
         for form, of in forms.items()
     ]
-    settings = VideoSettings(crfs=(28,), frames=1, window=12, ssim=False, lpips=Lpips.load(weights))
+    settings = VideoSettings(crfs=(28,), frames=1, window=12, ssim=False, lpips=lpips)
     rows = score_clip(data / "video/gt/webcam_540p30_gt.mp4", methods, settings)
     found = {row.method: row.lpips for row in rows}
     assert found["ours"] <= 0.70 * found["bicubic"]

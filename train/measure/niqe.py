@@ -34,7 +34,8 @@ FILES = ("niqe_pris_params.npz", "niqe_modelparameters.mat", "niqe_image_params.
 """File names of the models, the best first. The second is the first as pyiqa publishes it; the
 third's figures are not those of the papers."""
 
-_BLOCK = 96
+BLOCK = 96
+"""Side of a block in pixels; covariances need two blocks."""
 
 
 @cache
@@ -138,12 +139,12 @@ class Niqe:
         return math.sqrt(float(offset @ inverse @ offset))
 
     def _features(self, y: Array) -> Array:
-        rows, columns = (n // _BLOCK for n in y.shape)
+        rows, columns = (n // BLOCK for n in y.shape)
         if not rows or not columns:
             return np.empty((0, 36))
-        image = np.asarray(y[: rows * _BLOCK, : columns * _BLOCK], np.float64)
+        image = np.asarray(y[: rows * BLOCK, : columns * BLOCK], np.float64)
         scales = []
-        for side in (_BLOCK, _BLOCK // 2):
+        for side in (BLOCK, BLOCK // 2):
             flat = _normalised(image, "constant" if self.one_sided else "edge")
             blocks = flat.reshape(rows, side, columns, side).transpose(0, 2, 1, 3)
             scales.append(

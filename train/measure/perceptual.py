@@ -60,10 +60,10 @@ def load_perceptual(folder: Path | None) -> Perceptual:
         raise TrainError(f"no weights in {folder}: expected one of {names}")
     pyiqa = find_pyiqa()
     lpips, by_lpips = _load_lpips(folder / LPIPS_FILE, pyiqa)
-    niqe, by_niqe, is_authors = _load_niqe(folder, pyiqa)
-    others = PyiqaMetrics.load(folder, pyiqa, niqe if is_authors else None)
-    used = (by_lpips, by_niqe, others.note if others else "")
-    return Perceptual(lpips=lpips, niqe=niqe, others=others, note=", ".join(filter(None, used)))
+    niqe = _load_niqe(folder, pyiqa)
+    others = PyiqaMetrics.load(folder, pyiqa, niqe.measure if niqe.is_authors else None)
+    used = ", ".join(filter(None, (by_lpips, niqe.note, others.note if others else "")))
+    return Perceptual(lpips=lpips, niqe=niqe.measure, others=others, note=used)
 
 
 def _load_lpips(path: Path, pyiqa: Any) -> tuple[Callable[[Pixels, Pixels], float] | None, str]:
@@ -81,17 +81,27 @@ def _load_lpips(path: Path, pyiqa: Any) -> tuple[Callable[[Pixels, Pixels], floa
     return lpips, f"pyiqa ({path.name})"
 
 
-def _load_niqe(folder: Path, pyiqa: Any) -> tuple[Callable[[Array], float] | None, str, bool]:
-    """Return NIQE by pyiqa if it and its file are there, else by our own code; a note; and whether
-    the model is the authors'."""
+@dataclass(frozen=True, kw_only=True)
+class _NiqeChoice:
+    """The NIQE that is measured, if any."""
+
+    measure: Callable[[Array], float] | None = None
+    note: str = ""
+    is_authors: bool = False
+    """Whether the model is the authors', whose figures are those of the papers."""
+
+
+def _load_niqe(folder: Path, pyiqa: Any) -> _NiqeChoice:
+    """Load NIQE by pyiqa if it and its file are there, else by our own code."""
     paths = [path for name in NIQE_FILES if (path := folder / name).exists()]
     for path in paths:
         if pyiqa is not None and path.name == PYIQA_NIQE_FILE:
-            return niqe_of(pyiqa, path), f"pyiqa ({path.name})", True
+            note = f"pyiqa ({path.name})"
+            return _NiqeChoice(measure=niqe_of(pyiqa, path), note=note, is_authors=True)
     if not paths:
-        return None, "", False
+        return _NiqeChoice()
     own = Niqe.load(paths[0])
-    return own, own.note, not own.one_sided
+    return _NiqeChoice(measure=own, note=own.note, is_authors=not own.one_sided)
 
 
 # LPIPS

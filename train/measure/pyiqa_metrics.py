@@ -29,6 +29,7 @@ from train.data.images import Pixels
 from train.errors import TrainError
 from train.files import load_torch
 from train.measure.metrics import luma
+from train.measure.niqe import BLOCK
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +136,8 @@ def niqe_of(pyiqa: Any, path: Path) -> Callable[[npt.NDArray[np.float64]], float
     metric = _create(pyiqa, "niqe", path)
 
     def niqe(y: npt.NDArray[np.float64]) -> float:
-        if (y.shape[0] // 96) * (y.shape[1] // 96) < 2:
-            return math.nan  # covariances need two blocks
+        if (y.shape[0] // BLOCK) * (y.shape[1] // BLOCK) < 2:
+            return math.nan
         try:
             return float(metric(torch.from_numpy(y / 255)[None, None]))
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # flat: no features
