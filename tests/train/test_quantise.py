@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from train.errors import TrainError
+from train.measure.drawn import check_int8, pure_colours, ramp
 from train.measure.evaluate import Enlarge, evaluate
-from train.measure.ramp import ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship.quantise import Settings, Task, quantise
 from train.ship.quantise_command import quantise as command
@@ -167,6 +167,22 @@ def test_a_ramp_that_is_rounded_once_is_smooth() -> None:
     # steps of three codes: the error of an integer code is 0 or 1
     assert thrice.p99 == pytest.approx(1.0, abs=1e-4)
     assert not ramp(steps(63), lambda x: x, 3).is_smooth
+
+
+def test_one_that_changes_pure_colours_is_refused() -> None:
+    """Pure blue becomes darker, as from a range that photographs of skies determined."""
+
+    def without_blue(x: np.ndarray) -> np.ndarray:
+        is_blue = (x[:, 2:] == 1) & (x[:, :1] == 0) & (x[:, 1:2] == 0)
+        return np.where(is_blue, x * np.float32(0.8), x)
+
+    seen = pure_colours(without_blue, lambda x: x)
+    assert seen.largest == pytest.approx(0.2)
+    assert seen.mse == pytest.approx(0.2**2 / 8 / 3)
+    assert pure_colours(lambda x: x, lambda x: x).are_kept
+    with pytest.raises(TrainError, match=r"^a x2 changes pure colours in int8 by up to 0\.200 \("):
+        check_int8("a x2", without_blue, lambda x: x, "rgb")
+    check_int8("a x2", lambda x: x, lambda x: x, "rgb")
 
 
 def test_the_float_network_is_measured_where_the_manifest_has_no_figure(

@@ -1,7 +1,8 @@
 """Quantise `engines/<model>/x<scale>.onnx` to `x<scale>.int8.onnx` and enter it in the manifest.
 
 Quantisation scales are chosen by the int8 network's error on training images in OpenVINO. The file
-is written only if the loss on the benchmarks is small and a smooth ramp stays smooth.
+is written only if the loss on the benchmarks is small, a smooth ramp stays smooth, and pure colours
+are kept.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ import onnx
 
 from train.data.images import Pixels
 from train.errors import TrainError
+from train.measure.drawn import check_int8
 from train.measure.evaluate import evaluate
-from train.measure.ramp import LIMITS_TEXT, ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship import calibrate, qdq
 from train.ship.calibrate import Spread
@@ -80,8 +81,8 @@ class Task:
 def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ()) -> Iterator[Path]:
     """Write the int8 form of the given (default: all) models and scales, and yield the paths.
 
-    Raises TrainError if one loses more than `task.most_loss` or shows banding; earlier ones stay
-    written.
+    Raises TrainError if one loses more than `task.most_loss`, shows banding or changes pure
+    colours; earlier ones stay written.
     """
     known = read_manifest(task.engines)["models"]
     if unknown := sorted(set(models) - set(known)):
@@ -103,14 +104,15 @@ def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ())
 
 
 def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> Path:
-    """Write one int8 form; raise TrainError and write nothing if it loses too much or has bands."""
+    """Write one int8 form; raise TrainError and write nothing if it is not good enough."""
     entry = read_manifest(task.engines)["models"][name][key]
     source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
     data = _read(source, entry["sha256"])
     began = time.process_time()
     found, facts = _quantise_model(data, entry["colour"], scale, crops, task.settings)
     seconds = time.process_time() - began
-    _check_ramp(f"{name} {key}", found, data, entry["colour"])
+    forms = openvino_enlarge(found), openvino_enlarge(data)
+    check_int8(f"{name} {key}", *forms, entry["colour"])
     psnr = _scores(task.benchmarks, found, entry, scale)
     losses = _losses(task.benchmarks, psnr, data, entry, scale)
     for benchmark, loss in losses.items():
@@ -131,16 +133,6 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
     _write_form(task.engines, (name, key), path, found, form)
     log.info("%s: loses %s dB, %.0f s of CPU", path, losses, seconds)
     return path
-
-
-def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
-    channels = 3 if colour == "rgb" else 1
-    seen = ramp(openvino_enlarge(found), openvino_enlarge(data), channels)
-    if not seen.is_smooth:
-        raise TrainError(
-            f"{label} shows banding in int8: {seen.within_one:.1%} of a ramp within one code "
-            f"(0.99 within {seen.p99:.2f}), required: {LIMITS_TEXT}: not written (see --seed)"
-        )
 
 
 def _quantise_model(

@@ -37,7 +37,7 @@ Folder = click.Path(exists=True, file_okay=False, path_type=Path)
     type=int,
     default=1,
     show_default=True,
-    help="Seed of the choice of images; try others if an int8 form shows banding.",
+    help="Seed of the choice of images; try others for banding or changed pure colours.",
 )
 def quantise(
     models: tuple[str, ...],
