@@ -1,4 +1,4 @@
-"""Sound of eight and more channels, whose planar frames PyAV cannot walk (it crashes)."""
+"""Sound of many channels: PyAV crashes on planar frames of eight, and containers differ."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -16,16 +16,18 @@ TONES = (300, 500, 700, 60, 900, 1100, 1300, 1500)
 """Frequency of each channel of 7.1, in hertz; the fourth holds low frequencies only."""
 
 
-def _tones() -> "np.ndarray[Any, Any]":
+def _tones(channels: int) -> "np.ndarray[Any, Any]":
     """Return a second of sound, [samples, channels]."""
     t = np.arange(RATE)[:, None] / RATE
-    return np.asarray(0.2 * np.sin(2 * np.pi * t * np.array(TONES)), np.float32)
+    return np.asarray(0.2 * np.sin(2 * np.pi * t * np.resize(TONES, channels)), np.float32)
 
 
 def _with_sound(path: Path, codec: str, layout: str) -> Path:
     """Write a second of video, with a tone of its own in each channel."""
     form, scale = ("flt", 1.0) if codec == "pcm_f32le" else ("s16", 2.0**15)
-    samples = (_tones() * scale).astype(np.float32 if form == "flt" else np.int16)
+    samples = (_tones(av.AudioLayout(layout).nb_channels) * scale).astype(
+        np.float32 if form == "flt" else np.int16
+    )
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -63,3 +65,50 @@ def test_eight_channels_become_aac(tmp_path: Path, codec: str, layout: str, endi
     heard = _heard(tmp_path / f"out.{ending}")
     if layout == "7.1":
         assert heard == pytest.approx(TONES, abs=3)
+
+
+def _samples(path: Path) -> bytes:
+    with av.open(str(path)) as container:
+        return b"".join(bytes(p) for p in container.demux(audio=0))
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout"),
+    [(7, "6.1"), (10, "5.1.4"), (12, "7.1.4"), (16, "9.1.6"), (24, "22.2")],
+)
+def test_channels_without_names_get_the_usual_ones_in_mp4(
+    tmp_path: Path, channels: int, layout: str
+) -> None:
+    """Matroska stores the number of channels only; MP4 needs their positions."""
+    source = _with_sound(tmp_path / "in.mkv", "pcm_s16le", f"{channels} channels")
+    _, report = upscaled(source)
+    assert (report.exit_code, report.notes) == (0, [])
+    assert _samples(tmp_path / "out.mp4") == _samples(source)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].codec_context.layout.name == layout
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "preset"), [("ts", "aac", "ultrafast"), ("webm", "opus", "8")]
+)
+def test_more_channels_than_an_encoder_takes_are_mixed_down(
+    tmp_path: Path, ending: str, codec: str, preset: str
+) -> None:
+    source = _with_sound(tmp_path / "in.mov", "pcm_s16le", "7.1.4")
+    _, report = upscaled(source, f"out.{ending}", preset=preset)
+    note = f"audio #1 (pcm_s16le) becomes {codec}, mixed down from 7.1.4 to 7.1"
+    assert (report.exit_code, report.notes) == (0, [note])
+    heard = _heard(tmp_path / f"out.{ending}")
+    assert heard == pytest.approx(TONES, abs=3)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_channels_of_which_nothing_is_known_are_left_out(tmp_path: Path, ending: str) -> None:
+    source = _with_sound(tmp_path / "in.mkv", "pcm_s16le", "9 channels")
+    result, report = upscaled(source, f"out.{ending}")
+    assert report.exit_code == 0
+    assert report.notes == [f"out.{ending} cannot contain audio #1 (pcm_s16le): left out"]
+    assert len(result.pts) == 25
+    _, report = upscaled(source, "out.mov")
+    assert (report.exit_code, report.notes) == (0, [])
+    assert _samples(tmp_path / "out.mov") == _samples(source)

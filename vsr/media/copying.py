@@ -8,6 +8,7 @@ from typing import Final
 import av
 from av.bitstream import BitStreamFilterContext
 
+from vsr.media.channel_layout import usual_layout
 from vsr.media.passthrough import MP4_FAMILY, can_hold_video, close_quietly
 from vsr.media.stream_tags import stream_tags
 from vsr.media.timestamps import Packet
@@ -38,7 +39,6 @@ _COVER_FILES: Final = {
 """Codec of cover art -> file name and MIME type of its attachment; Matroska defines the names."""
 _COVERS_IN: Final = {"mp4": frozenset({"mjpeg", "png", "bmp"})}
 """Container -> codecs of cover art that it holds as a stream; in others it would become a video."""
-_USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _PLACEHOLDER_CODECS: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
     "subtitle": ("subrip", "mov_text", "webvtt", "text", "dvb_subtitle"),
@@ -47,7 +47,7 @@ _PLACEHOLDER_CODECS: Final = {
 """Placeholder codecs of a new stream until it gets its real one; containers accept at least one."""
 _ANY_CODEC_CONTAINER: Final = "framecrc"
 """Container that accepts every codec and writes the codec's name into its header."""
-_FILLER: Final = bytes(1024)
+_FILLER: Final = bytes(1024 * 3 * 5 * 7)  # whole samples of PCM
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
@@ -162,10 +162,9 @@ def _name_layout(copy: av.stream.Stream) -> None:
     """Set the usual layout for audio that has only a channel count, as MP4 needs one."""
     context = copy.codec_context
     assert isinstance(context, av.AudioCodecContext)
-    if re.fullmatch(r"\d+ channels", context.layout.name):
-        usual = _USUAL_LAYOUT.get(context.layout.nb_channels)
-        if usual:
-            context.layout = usual
+    usual = usual_layout(context.layout)
+    if usual not in (None, context.layout.name):
+        context.layout = usual
 
 
 def can_copy(stream: av.stream.Stream, container: str, blu_ray: bool = False) -> bool:
@@ -189,19 +188,26 @@ def _can_write(stream: av.stream.Stream, container: str) -> bool:
     try:
         copy = copy_stream(trial, stream)
         trial.start_encoding()
-        named = codec_name(stream) != "none" and stream.type != "attachment"
-        if copy.codec_context is not None or not named:
+        name = codec_name(stream)
+        if name.startswith("pcm_"):  # MP4 refuses channels without a known layout at its end only
+            trial.mux_one(_filler_packet(copy))
+            trial.close()
             return True
-        packet: Packet = av.Packet(_FILLER)
-        packet.stream, packet.time_base = copy, copy.time_base
-        packet.pts = packet.dts = 0
-        packet.duration, packet.is_keyframe = 1, True
-        trial.mux_one(packet)
+        if copy.codec_context is not None or name == "none" or stream.type == "attachment":
+            return True
+        trial.mux_one(_filler_packet(copy))
     finally:
         close_quietly(trial)
     content.seek(0)
     with av.open(content, "r", format=None) as written:
-        return codec_name(stream) in [codec_name(s) for s in written.streams]
+        return name in [codec_name(s) for s in written.streams]
+
+
+def _filler_packet(copy: av.stream.Stream) -> Packet:
+    packet: Packet = av.Packet(_FILLER)
+    packet.stream, packet.pts, packet.dts = copy, 0, 0
+    packet.duration, packet.is_keyframe = 1, True
+    return packet
 
 
 def _is_supported(stream: av.stream.Stream, container: str) -> bool:

@@ -126,7 +126,8 @@ class OtherStreams:
             return None
         made.stream.metadata.update(stream_tags(stream, self.output.format.name))
         made.stream.disposition = stream.disposition
-        self.converted.append(f"{stream_label(stream)} becomes {codec_name(made.stream)}")
+        note = f"{stream_label(stream)} becomes {codec_name(made.stream)}"
+        self.converted.append(note + _mixed_down(stream, made.stream))
         return made
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
@@ -157,3 +158,13 @@ class OtherStreams:
                 packet.stream = converter.stream
                 dts.correct(packet)
                 yield packet
+
+
+def _mixed_down(stream: av.stream.Stream, encoded: av.stream.Stream) -> str:
+    """Describe that audio is encoded with fewer channels, for messages; else return ""."""
+    if not (isinstance(stream, av.AudioStream) and isinstance(encoded, av.AudioStream)):
+        return ""
+    before, after = stream.codec_context.layout, encoded.codec_context.layout
+    if after.nb_channels >= before.nb_channels:
+        return ""
+    return f", mixed down from {before.name} to {after.name}"

@@ -14,6 +14,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
 from vsr.errors import reason
+from vsr.media.channel_layout import encoder_layout
 from vsr.media.passthrough import close_quietly
 from vsr.media.timestamps import Packet
 
@@ -195,10 +196,13 @@ class AudioTranscoder(AudioReencoder):
     ) -> None:
         """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
         source = stream.codec_context
+        layout = encoder_layout(encoder, source.layout)
+        if layout is None:  # before a stream is added, as it could not be removed
+            raise ValueError(f"{encoder} does not encode {source.layout.name}")
         added = output.add_stream(encoder, rate=_rate(encoder, source.sample_rate))
         assert isinstance(added, av.AudioStream)
         context = added.codec_context
-        context.layout = _layout(source.layout)
+        context.layout = layout
         context.format = _format(context.codec, source.format.name)
         if not context.codec.lossless:
             context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
@@ -215,13 +219,6 @@ def _rate(encoder: str, rate: int) -> int:
     if not rates or rate in rates:
         return rate
     return min((r for r in rates if r > rate), default=max(rates))
-
-
-def _layout(layout: av.AudioLayout) -> str:
-    """Return a layout that encoders accept: the usual one if the channels are unnamed."""
-    if "channels" not in layout.name:
-        return layout.name
-    return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(layout.nb_channels, "stereo")
 
 
 def _format(codec: av.Codec, wanted: str) -> str:
