@@ -152,6 +152,14 @@ def test_manifest_names_its_schema_and_holds_networks() -> None:
     assert {_network(name) for name in MANIFEST["models"]} <= set(NETS)
 
 
+def test_every_form_was_timed_on_one_machine() -> None:
+    """`export` and `quantise` drop the time of a form that they replace: run `bench.times` then."""
+    entries = [entry for _, _, entry in (param.values for param in ENTRIES)]
+    forms = [*entries, *(entry["int8"] for entry in entries if "int8" in entry)]
+    assert [form["file"] for form in forms if "ms" not in form] == []
+    assert len({(form["ms"]["machine"], form["ms"]["size"]) for form in forms}) == 1
+
+
 def test_every_network_file_is_listed_exactly_once() -> None:
     entries = [e for scales in MANIFEST["models"].values() for e in scales.values()]
     listed = [form["file"] for e in entries for form in (e, e.get("int8")) if form]
