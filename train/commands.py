@@ -43,6 +43,7 @@ log = logging.getLogger("train")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(1)
+_PATCH_OPTION = click.option("--patch", type=_COUNT, help="Side of a patch in pixels.")
 _CLIP_OPTION = click.option(
     "--clip", type=File, multiple=True, help="Video clip whose frames are HR images, too."
 )
@@ -122,7 +123,7 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
     "--until", type=_COUNT, default=None, help="Stop at this step, before the recipe's end."
 )
 @click.option("--batch", type=_COUNT, help="Patches per step, over all processes.")
-@click.option("--patch", type=_COUNT, help="Side of a patch in pixels.")
+@_PATCH_OPTION
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
 @click.option("--optimiser", type=click.Choice(["adam", "sgd", "muon"]))
 @click.option(
@@ -231,6 +232,7 @@ def _prepare_start(trainer: Trainer, recipe: str, start: tuple[Path, ...], folde
 @click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
 @click.option("--data", type=Folder, multiple=True, required=True, help="Folder of HR images.")
 @_CLIP_OPTION
+@_PATCH_OPTION
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def pack(
     name: str,
@@ -238,11 +240,13 @@ def pack(
     scale: tuple[int, ...],
     data: tuple[Path, ...],
     clip: tuple[Path, ...],
+    patch: int | None,
     output: Path,
 ) -> None:
     """Prepare the pictures for `fit NAME --recipe ...` and write them to a file for --packed."""
-    scales = scale or NETS[name].scales
-    _load_pictures(data, clip, scales, find_recipe(name, recipe)).pack(output)
+    found = find_recipe(name, recipe)
+    found = replace(found, patch=patch or found.patch)
+    _load_pictures(data, clip, scale or NETS[name].scales, found).pack(output)
 
 
 def _load_patches(

@@ -203,8 +203,8 @@ def test_a_ladder_that_gets_lighter_is_taken_as_it_is() -> None:
 
 
 def test_a_look_that_no_network_has_is_one_line() -> None:
-    with pytest.raises(UsageError, match=r"no network with a sharp look .* has scale 4"):
-        rung_names(RelaySettings(look="sharp", scale=4))
+    with pytest.raises(UsageError, match=r"no network with a sharp look .* has scale 3"):
+        rung_names(RelaySettings(look="sharp", scale=3))
     with pytest.raises(UsageError, match="'carn-m' has no weights with a sharp look"):
         rung_names(RelaySettings(model="carn-m", look="sharp"))
     with pytest.raises(UsageError, match="unknown look 'soft'"):

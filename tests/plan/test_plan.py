@@ -236,27 +236,28 @@ def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None
     assert found[0].quality >= _best_of(purpose, scale) - 0.05
 
 
-def test_compressed_video_gets_a_sharp_network_or_a_lighter_faithful_one() -> None:
-    found = candidates(False)
-    sharp = candidates(False, 2, "sharp")
+@pytest.mark.parametrize("scale", [2, 4])
+def test_compressed_video_gets_a_sharp_network_or_a_lighter_faithful_one(scale: int) -> None:
+    found = candidates(False, scale)
+    sharp = candidates(False, scale, "sharp")
     assert sharp and found[: len(sharp)] == sharp
     lighter = found[len(sharp) :]
     assert "c-dcscn-stream" in {c.name for c in lighter}
-    assert set(lighter) <= set(faithful(2))
+    assert set(lighter) <= set(faithful(scale))
     assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
-    for scale in (3, 4):  # without a sharp network
-        assert candidates(False, scale) == faithful(scale)
+    assert candidates(False, 3) == faithful(3)  # without a sharp network
 
 
-def test_a_look_has_candidates_of_its_own_by_lpips() -> None:
-    sharp = candidates(False, 2, "sharp")
-    assert sharp == candidates(True, 2, "sharp")
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_look_has_candidates_of_its_own_by_lpips(scale: int) -> None:
+    sharp = candidates(False, scale, "sharp")
+    assert sharp == candidates(True, scale, "sharp")
     assert {c.name for c in sharp} <= {n for n in manifest() if n.endswith("-sharp")}
-    clips = manifest()[sharp[0].name]["x2"]["look"]["lpips"].values()
+    clips = manifest()[sharp[0].name][f"x{scale}"]["look"]["lpips"].values()
     share = sum(c["ours"] for c in clips) / sum(c["bicubic"] for c in clips)
     assert sharp[0].quality == pytest.approx(-10 * math.log10(share))
-    assert candidates(True, 2, "faithful") == faithful(2)
-    assert candidates(False, 4, "sharp") == []
+    assert candidates(True, scale, "faithful") == faithful(scale)
+    assert candidates(False, 3, "sharp") == []
 
 
 def test_the_best_that_is_fast_enough_is_taken_and_no_more_is_measured() -> None:

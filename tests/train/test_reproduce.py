@@ -45,9 +45,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chains = chains_of(ENGINES, MODELS).values()
     stages = [stage for chain in chains for _, stage in chain.stages]
     for name in {name for made in stages for name in made["data"]["folders"]}:
-        image_folder(folder / name, (136, 160))
+        image_folder(folder / name, (152, 160))
     (folder / CLIPS_FOLDER).mkdir()
-    clip = panning_clip(folder / CLIPS_FOLDER / "panning.mp4", (136, 160), frames=12)
+    clip = panning_clip(folder / CLIPS_FOLDER / "panning.mp4", (152, 160), frames=12)
     for name in {name for made in stages for name in made["data"].get("clips", [])}:
         (folder / CLIPS_FOLDER / name).symlink_to(clip)
     return folder

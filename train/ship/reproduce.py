@@ -144,9 +144,10 @@ def _stage_commands(
     pictures = _picture_options(stage, folders)
     if "--packed" in shlex.split(stage["command"]):
         known = len(packs)
-        packed_recipe = find_recipe(stage["network"], source)
-        packed = _packed_path(stage, packed_recipe, checkpoint.parent, packs)
-        pack = ("pack", stage["network"], "--recipe", source, *scales, *pictures)
+        own = find_recipe(stage["network"], source)
+        packed = _packed_path(stage, replace(own, patch=recipe.patch), checkpoint.parent, packs)
+        size = ["--patch", str(recipe.patch)] if recipe.patch != own.patch else []
+        pack = ("pack", stage["network"], "--recipe", source, *scales, *pictures, *size)
         if len(packs) > known:
             yield Command(words=(*pack, "--output", str(packed)), output=packed)
         pictures = ["--packed", str(packed)]
@@ -162,8 +163,7 @@ def _stage_commands(
         ends = [[share * (n + 1), steps] for n, (_, steps) in enumerate(ends)]
     for until, steps in ends:
         stop = ["--until", str(until)] if until < steps else []
-        words_now = (*words, "--steps", str(steps), *stop)
-        yield Command(words=words_now, output=checkpoint, step=until)
+        yield Command(words=(*words, "--steps", str(steps), *stop), output=checkpoint, step=until)
 
 
 def _picture_options(stage: Stage, folders: Folders) -> list[str]:

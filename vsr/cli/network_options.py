@@ -45,5 +45,5 @@ def look_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., An
     )
 
 
-DEFAULT_LOOK: Final = "sharp for compressed video at scale 2"
+DEFAULT_LOOK: Final = "sharp for compressed video at scale 2 or 4"
 """For `look_option`: the default look of a file."""

@@ -135,7 +135,7 @@ def table() -> str:
     order = "The default is listed first, the others by the work of their lightest scale."
     relay = "`vsr relay` uses the best that reaches 1.3 times the frame rate of its stream."
     choice = "`vsr run` uses the best that is fast enough here for its file (see `vsr plan`):"
-    kinds = "a sharp one for compressed video at scale 2, unless `--look faithful` is given."
+    kinds = "a sharp one for compressed video at scale 2 or 4, unless `--look faithful` is given."
     return "\n".join(
         [*lines, "", choice, kinds, relay, f"Other inputs use {DEFAULT}:", f"{WHY_DEFAULT}.", order]
     )

@@ -83,8 +83,8 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
     """Return the given model, then every lighter built-in one of its scale and look, by MultAdds.
 
     Below the last sharp network, faithful ones follow, as in `vsr.plan.choice.candidates`. A
-    faithful network is listed once, with `-stream` weights if it has them. Raises UsageError if the
-    model lacks the scale.
+    faithful network is listed once, with `-stream` weights if it has them, and so are networks of
+    equal MultAdds. Raises UsageError if the model lacks the scale.
     """
     entries = models.manifest()
     if model not in entries:
@@ -96,13 +96,10 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
     work = {name: _work(name, key) for name, entry in entries.items() if key in entry}
     ladder = [model]
     for look in ("sharp", "faithful") if look_of(model) == "sharp" else ("faithful",):
-        limit = work[ladder[-1]]
-        lighter = [
-            name
-            for name in work
-            if look_of(name) == look and work[name] < limit and not _has_stream_weights(name, work)
-        ]
-        ladder += sorted(lighter, key=work.__getitem__, reverse=True)
+        of_look = [name for name in work if look_of(name) == look]
+        for name in sorted(of_look, key=work.__getitem__, reverse=True):
+            if work[name] < work[ladder[-1]] and not _has_stream_weights(name, work):
+                ladder.append(name)
     return ladder
 
 
