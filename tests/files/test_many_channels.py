@@ -1,5 +1,7 @@
 """Sound of many channels: PyAV crashes on planar frames of eight, and containers differ."""
 
+import subprocess
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ import pytest
 
 from tests.clips import picture
 from tests.files.test_faithful import upscaled
+from tests.programs import FFMPEG, needs_ffmpeg
+from vsr.live.input.source import LiveSource
+from vsr.media.channel_layout import can_decode
 
 RATE = 48_000
 TONES = (300, 500, 700, 60, 900, 1100, 1300, 1500)
@@ -97,6 +102,7 @@ def test_more_channels_than_an_encoder_takes_are_mixed_down(
     source = _with_sound(tmp_path / "in.mov", "pcm_s16le", "7.1.4")
     _, report = upscaled(source, f"out.{ending}", preset=preset)
     note = f"audio #1 (pcm_s16le) becomes {codec}, mixed down from 7.1.4 to 7.1"
+    note += " (channels of which it has none are lost)"
     assert (report.exit_code, report.notes) == (0, [note])
     heard = _heard(tmp_path / f"out.{ending}")
     assert heard == pytest.approx(TONES, abs=3)
@@ -112,3 +118,33 @@ def test_channels_of_which_nothing_is_known_are_left_out(tmp_path: Path, ending:
     _, report = upscaled(source, "out.mov")
     assert (report.exit_code, report.notes) == (0, [])
     assert _samples(tmp_path / "out.mov") == _samples(source)
+
+
+ORDER = "out.mkv cannot contain the order of the channels of audio #1 (pcm_s16le): left out"
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("ending", "notes"),
+    [
+        ("mp4", []),
+        ("mov", []),
+        ("mkv", [ORDER]),
+        ("ts", ["out.ts cannot contain audio #1 (pcm_s16le): left out"]),
+    ],
+)
+@pytest.mark.parametrize("audio", ["copy", "encode"])
+def test_channels_in_an_unusual_order_do_not_end_the_process(
+    tmp_path: Path, ending: str, notes: list[str], audio: str
+) -> None:
+    """FFmpeg 5 stores 7.1 in MOV with the side channels before those at the back."""
+    usual, source = _with_sound(tmp_path / "in.mkv", "pcm_s16le", "7.1"), tmp_path / "in.mov"
+    subprocess.run([FFMPEG, "-v", "error", "-i", usual, "-c", "copy", source], check=True)
+    with av.open(str(source)) as container:
+        assert not can_decode(container.streams.audio[0])
+    _, report = upscaled(source, f"out.{ending}", audio=audio)
+    assert (report.exit_code, report.notes) == (0, notes)
+    if ending != "ts":
+        assert _samples(tmp_path / f"out.{ending}") == _samples(source)
+    with closing(LiveSource(str(source), 1.0)) as live:
+        assert live.audio is None

@@ -83,4 +83,5 @@ def test_a_download_is_used_up_to_where_the_clock_jumps(url: str, jump: Callable
     jump()
     assert 0 < _count_frames(source) < FRAMES
     assert source.losses.lost >= 1
-    assert source.losses.notes["end"].startswith("reading stopped early: ")
+    why = ("no data for 30 s", "Clock has been changed to before timeout start")
+    assert source.losses.notes["end"].removeprefix("reading stopped early: ") in why

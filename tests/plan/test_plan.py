@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count, islice
@@ -28,6 +29,7 @@ from vsr.inference.models import find, manifest, network_and_purpose, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
+from vsr.media.source import Source
 from vsr.plan import cost_cache, measure
 from vsr.plan.choice import SPEEDS, candidates, choose, faithful, quality
 from vsr.plan.content import is_clean
@@ -35,7 +37,14 @@ from vsr.plan.cost import Cost, Forecast
 from vsr.plan.cost_cache import CostCache
 from vsr.plan.formatting import recommendation, table
 from vsr.plan.measure import Video, encoding_cost, moving_texture
-from vsr.plan.plan import Line, Planner, models_for_scale, task_of, task_without_input
+from vsr.plan.plan import (
+    Line,
+    Planner,
+    bits_per_pixel,
+    models_for_scale,
+    task_of,
+    task_without_input,
+)
 from vsr.plan.trial import trial
 
 TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
@@ -234,6 +243,20 @@ def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None
     assert [c.quality for c in found] == sorted((c.quality for c in found), reverse=True)
     assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
     assert found[0].quality >= _best_of(purpose, scale) - 0.05
+
+
+def test_bits_per_pixel_are_those_of_the_video(tmp_path: Path) -> None:
+    """Uncompressed sound is much larger than a small video."""
+    silent, loud = (
+        make_clip(tmp_path / f"{len(audio)}.mkv", Clip(size=(160, 120), frames=50, audio=audio))
+        for audio in ((), ("pcm_s16le",))
+    )
+    assert loud.stat().st_size > 2 * silent.stat().st_size
+    bits = []
+    for path in (silent, loud):
+        with closing(Source(str(path))) as source:
+            bits.append(bits_per_pixel(str(path), source.info))
+    assert bits[1] == pytest.approx(bits[0], rel=0.1)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

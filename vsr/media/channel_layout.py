@@ -1,5 +1,6 @@
 """Names the channels of audio that has only their number, and finds what an encoder accepts."""
 
+import ctypes
 import re
 from fractions import Fraction
 from typing import Final
@@ -16,6 +17,26 @@ _MIXES: Final = {8: "7.1", 6: "5.1", 2: "stereo", 1: "mono"}
 _RATE: Final = 48_000
 """Sample rate that all encoders accept, in hertz."""
 _UNNAMED: Final = re.compile(r"\d+ channels")
+_UNUSUAL: Final = re.compile(r"\d+ channels \(")
+"""Beginning of the name of a layout that lists its channels, such as `2 channels (FL+FL)`."""
+
+
+def layout_of(context: av.AudioCodecContext) -> av.AudioLayout:
+    """Return a codec's layout; it is never freed.
+
+    PyAV 18.1 copies FFmpeg's list of the channels in an unusual order, as of 7.1 in MOV, without
+    duplicating it: it would be freed twice, which ends the process.
+    """
+    layout = context.layout
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return layout
+
+
+def can_decode(stream: av.AudioStream) -> bool:
+    """Return whether an audio stream can be decoded: there is a decoder, and its channels are in
+    FFmpeg's order. In another order, PyAV 18.1 would crash; see `layout_of`."""
+    context = stream.codec_context
+    return context is not None and not _UNUSUAL.match(layout_of(context).name)
 
 
 def usual_layout(layout: av.AudioLayout) -> str | None:

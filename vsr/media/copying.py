@@ -8,7 +8,7 @@ from typing import Final
 import av
 from av.bitstream import BitStreamFilterContext
 
-from vsr.media.channel_layout import usual_layout
+from vsr.media.channel_layout import layout_of, usual_layout
 from vsr.media.passthrough import MP4_FAMILY, can_hold_video, close_quietly
 from vsr.media.stream_tags import stream_tags
 from vsr.media.timestamps import Packet
@@ -162,8 +162,9 @@ def _name_layout(copy: av.stream.Stream) -> None:
     """Set the usual layout for audio that has only a channel count, as MP4 needs one."""
     context = copy.codec_context
     assert isinstance(context, av.AudioCodecContext)
-    usual = usual_layout(context.layout)
-    if usual not in (None, context.layout.name):
+    layout = layout_of(context)
+    usual = usual_layout(layout)
+    if usual not in (None, layout.name):
         context.layout = usual
 
 

@@ -11,6 +11,7 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.location import is_url
+from vsr.media.opening import READ_TIMEOUT
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Losses:
 
     def add_stop(self, exc: Exception) -> None:
         """Record that reading failed, and that the input is used up to there."""
-        self.add_note("end", f"reading stopped early: {reason(exc)}")
+        no_data = isinstance(exc, av.error.ExitError)  # of PyAV's timeouts
+        why = f"no data for {READ_TIMEOUT:g} s" if no_data else reason(exc)
+        self.add_note("end", f"reading stopped early: {why}")
         self.lost = max(self.lost, 1)
 
     def add_missing(

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import av
 
 from vsr.media.adts import AacFormatKeeper
+from vsr.media.channel_layout import can_decode, layout_of
 from vsr.media.copying import (
     HOLDS_ATTACHMENTS,
     attach_cover,
@@ -17,6 +18,7 @@ from vsr.media.copying import (
     stream_label,
 )
 from vsr.media.hidden import StartCutter
+from vsr.media.passthrough import MP4_FAMILY
 from vsr.media.stream_tags import describe_lost_marks, stream_tags
 from vsr.media.timestamps import MonotonicDts, Packet
 from vsr.media.transcode import (
@@ -33,6 +35,8 @@ _BLU_RAY_ENDING: Final = ".m2ts"
 """File ending for which FFmpeg's muxer writes a Blu-ray transport stream."""
 _TS_NONSTRICT: Final = 0x20000
 """FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer accepts equal timestamps."""
+_MIXED: Final = 8
+"""Number of channels up to which FFmpeg mixes all into a smaller layout."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
@@ -91,9 +95,12 @@ class OtherStreams:
             return
         blu_ray = form == "mpegts" and self.output.name.lower().endswith(_BLU_RAY_ENDING)
         converter: _PacketConverter | None = None
-        if not (sound and self.audio == "encode") and can_copy(stream, form, blu_ray):
+        decodable = isinstance(stream, av.AudioStream) and can_decode(stream)
+        if not (decodable and self.audio == "encode") and can_copy(stream, form, blu_ray):
             converter = self._copying(stream)
-        elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
+            if sound and not decodable and form not in MP4_FAMILY:
+                self.lost.append(f"the order of the channels of {stream_label(stream)}")
+        elif isinstance(stream, av.AudioStream) and decodable:
             converter = self._encoded(stream, audio_encoder_for(stream, form))
         elif encoder := subtitle_encoder_for(stream, form):
             converter = self._encoded(stream, encoder)
@@ -164,7 +171,8 @@ def _mixed_down(stream: av.stream.Stream, encoded: av.stream.Stream) -> str:
     """Describe that audio is encoded with fewer channels, for messages; else return ""."""
     if not (isinstance(stream, av.AudioStream) and isinstance(encoded, av.AudioStream)):
         return ""
-    before, after = stream.codec_context.layout, encoded.codec_context.layout
+    before, after = layout_of(stream.codec_context), layout_of(encoded.codec_context)
     if after.nb_channels >= before.nb_channels:
         return ""
-    return f", mixed down from {before.name} to {after.name}"
+    lost = " (channels of which it has none are lost)" if before.nb_channels > _MIXED else ""
+    return f", mixed down from {before.name} to {after.name}{lost}"

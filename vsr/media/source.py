@@ -13,6 +13,7 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.alpha import alpha_decoder, alpha_of
 from vsr.media.changes import changes_of
+from vsr.media.channel_layout import can_decode
 from vsr.media.copying import is_cover
 from vsr.media.decoder import flush_decoder, prepare_decoder
 from vsr.media.dolby import check_base_layer
@@ -106,7 +107,7 @@ class Source:
     def audio(self) -> av.AudioStream | None:
         """First audio stream that can be decoded; None if there is none."""
         sounds = (s for s in self._streams if isinstance(s, av.AudioStream))
-        return next((s for s in sounds if s.codec_context is not None), None)
+        return next((s for s in sounds if can_decode(s)), None)
 
     @property
     def container_format(self) -> str:

@@ -3,8 +3,10 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +14,11 @@ from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.inference.default import DEFAULT
 from vsr.inference.depth import for_bit_depth
+from vsr.media.copying import is_cover
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name
 from vsr.media.info import VideoInfo
 from vsr.media.limits import processor_count
+from vsr.media.opening import READ_ERRORS, open_input
 from vsr.plan import choice, measure
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
@@ -23,6 +27,9 @@ from vsr.plan.trial import MAX_FRAMES, MIN_FRAMES, Trial, trial
 
 log = logging.getLogger(__name__)
 _CONTAINER: Final = "mp4"
+_SHARE_PACKETS: Final = 2000
+_SHARE_BYTES: Final = 32 * 2**20
+"""Limits of what is read of a file to find the share of its video."""
 _TRIAL_RATIO: Final = 1.5
 """Ratio of the duration of a trial of all stages to the measuring time of one stage. Encoders
 delay the first frames and flush the last ones at once; a longer trial reduces that effect."""
@@ -80,11 +87,25 @@ def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
 
 
 def bits_per_pixel(url: str, info: VideoInfo) -> float | None:
-    """Return the bits per pixel of a file, including its audio; None if its length is unknown."""
+    """Return the bits per pixel of a file's video; None if its length is unknown."""
     path = Path(url)
     if not path.is_file() or not info.frames:
         return None
-    return 8 * path.stat().st_size / (info.frames * info.width * info.height)
+    size = path.stat().st_size * _video_share(url)
+    return 8 * size / (info.frames * info.width * info.height)
+
+
+def _video_share(url: str) -> float:
+    """Return the share of the video in a file's first packets, in bytes: sound may be larger."""
+    video = total = 0
+    with open_input(url, url) as container, suppress(*READ_ERRORS, IndexError):  # the run tells
+        for packet in islice(container.demux(), _SHARE_PACKETS):
+            total += packet.size
+            is_video = packet.stream.type == "video" and not is_cover(packet.stream)
+            video += packet.size * is_video
+            if total > _SHARE_BYTES:
+                break
+    return video / total if total else 1.0
 
 
 @dataclass(frozen=True)
