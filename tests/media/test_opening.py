@@ -85,3 +85,13 @@ def test_a_download_is_used_up_to_where_the_clock_jumps(url: str, jump: Callable
     assert source.losses.lost >= 1
     why = ("no data for 30 s", "Clock has been changed to before timeout start")
     assert source.losses.notes["end"].removeprefix("reading stopped early: ") in why
+
+
+def test_an_mp4_that_a_server_cannot_send_in_parts(tmp_path: Path) -> None:
+    """Python's server ignores ranges, so that FFmpeg cannot go back from the index at the end."""
+    make_clip(tmp_path / "in.mp4", Clip(size=(320, 240), frames=FRAMES, options={"qp": "0"}))
+    with (
+        served(tmp_path) as (address, _),
+        pytest.raises(InputError, match="sends whole files only: download the file, or move the"),
+    ):
+        Source(f"{address}/in.mp4")

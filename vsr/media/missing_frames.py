@@ -77,13 +77,17 @@ def no_frame_error(
 ) -> InputError:
     """Make the error for an input without a decodable frame; `any_packet`: whether it had packets.
 
-    In a pipe, nothing can be read of an MP4 whose index is behind its data.
+    In a pipe, or from a server that cannot send parts of a file, nothing can be read of an MP4
+    whose index is behind its data.
     """
-    backwards = not (any_packet or is_url(container.name) or Path(container.name).is_file())
+    backwards = not (any_packet or Path(container.name).is_file())
     if backwards and "mp4" in container.format.name.split(",") and any(video.index_entries):
+        place, other = "a pipe", "give the file's name"
+        if is_url(container.name):
+            place, other = "a server that sends whole files only", "download the file"
         return InputError(
-            f"{name} is an MP4 or MOV with its index at the end, which cannot be read from a pipe: "
-            "give the file's name, or move the index first (ffmpeg -i in.mp4 -c copy -movflags "
+            f"{name} is an MP4 or MOV with its index at the end, which cannot be read from "
+            f"{place}: {other}, or move the index first (ffmpeg -i in.mp4 -c copy -movflags "
             "+faststart out.mp4)"
         )
     return InputError(f"{name} has a video stream, but no frame of it can be decoded")
