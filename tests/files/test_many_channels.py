@@ -14,7 +14,7 @@ from tests.clips import picture
 from tests.files.test_faithful import upscaled
 from tests.programs import FFMPEG, needs_ffmpeg
 from vsr.live.input.source import LiveSource
-from vsr.media.channel_layout import can_decode
+from vsr.media.channel_layout import can_decode, layout_of
 
 RATE = 48_000
 TONES = (300, 500, 700, 60, 900, 1100, 1300, 1500)
@@ -148,3 +148,17 @@ def test_channels_in_an_unusual_order_do_not_end_the_process(
         assert _samples(tmp_path / f"out.{ending}") == _samples(source)
     with closing(LiveSource(str(source), 1.0)) as live:
         assert live.audio is None
+
+
+@needs_ffmpeg
+def test_tracks_of_one_channel_each_are_decoded(tmp_path: Path) -> None:
+    """Editors write the left and the right channel as tracks of their own, labelled as such."""
+    source = tmp_path / "in.mov"
+    mono = ["-f", "lavfi", "-i", "aevalsrc=0.1*sin(t*3000):c=FR:d=1"]
+    video = ["-f", "lavfi", "-i", "testsrc=size=64x48:duration=1"]
+    subprocess.run([FFMPEG, "-v", "error", *video, *mono, "-c:a", "pcm_s16le", source], check=True)
+    with av.open(str(source)) as container:
+        assert layout_of(container.streams.audio[0].codec_context).name == "1 channels (FR)"
+        assert can_decode(container.streams.audio[0])
+    _, report = upscaled(source, "out.ts")
+    assert (report.exit_code, report.notes) == (0, ["audio #1 (pcm_s16le) becomes aac"])

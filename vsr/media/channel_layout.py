@@ -17,8 +17,10 @@ _MIXES: Final = {8: "7.1", 6: "5.1", 2: "stereo", 1: "mono"}
 _RATE: Final = 48_000
 """Sample rate that all encoders accept, in hertz."""
 _UNNAMED: Final = re.compile(r"\d+ channels")
-_UNUSUAL: Final = re.compile(r"\d+ channels \(")
-"""Beginning of the name of a layout that lists its channels, such as `2 channels (FL+FL)`."""
+_LISTED: Final = re.compile(r"\d+ channels \((\S+)\)")
+"""Name of a layout that lists its channels, such as `2 channels (FL+FL)`."""
+_ORDER: Final = tuple(channel.name for channel in av.AudioLayout("22.2").channels)
+"""Names of channels in FFmpeg's order."""
 
 
 def layout_of(context: av.AudioCodecContext) -> av.AudioLayout:
@@ -32,11 +34,21 @@ def layout_of(context: av.AudioCodecContext) -> av.AudioLayout:
     return layout
 
 
+def has_own_order(stream: av.AudioStream) -> bool:
+    """Return whether a stream's channels are not in FFmpeg's order, or some occur twice."""
+    if stream.codec_context is None:
+        return False
+    listed = _LISTED.fullmatch(layout_of(stream.codec_context).name)
+    if listed is None:
+        return False
+    names = listed[1].split("+")
+    return names != [name for name in _ORDER if name in names]
+
+
 def can_decode(stream: av.AudioStream) -> bool:
     """Return whether an audio stream can be decoded: there is a decoder, and its channels are in
     FFmpeg's order. In another order, PyAV 18.1 would crash; see `layout_of`."""
-    context = stream.codec_context
-    return context is not None and not _UNUSUAL.match(layout_of(context).name)
+    return stream.codec_context is not None and not has_own_order(stream)
 
 
 def usual_layout(layout: av.AudioLayout) -> str | None:
@@ -47,15 +59,16 @@ def usual_layout(layout: av.AudioLayout) -> str | None:
 
 
 def encoder_layout(encoder: str, layout: av.AudioLayout) -> str | None:
-    """Return the layout that an encoder gets: as given, or the largest to which it is mixed down.
+    """Return the layout that an encoder gets: as given, the usual one of as many channels, or the
+    largest to which it is mixed down.
 
     Returns None if it cannot be mixed, because it is unknown what its channels are.
     """
     wanted = usual_layout(layout)
     if wanted is None:
         return None
-    smaller = [name for number, name in _MIXES.items() if number < layout.nb_channels]
-    return next((name for name in (wanted, *smaller) if _accepts(encoder, name)), None)
+    mixes = [name for number, name in _MIXES.items() if number <= layout.nb_channels]
+    return next((name for name in (wanted, *mixes) if _accepts(encoder, name)), None)
 
 
 def _accepts(encoder: str, layout: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import av
 
 from vsr.media.adts import AacFormatKeeper
-from vsr.media.channel_layout import can_decode, layout_of
+from vsr.media.channel_layout import can_decode, has_own_order, layout_of
 from vsr.media.copying import (
     HOLDS_ATTACHMENTS,
     attach_cover,
@@ -98,7 +98,7 @@ class OtherStreams:
         decodable = isinstance(stream, av.AudioStream) and can_decode(stream)
         if not (decodable and self.audio == "encode") and can_copy(stream, form, blu_ray):
             converter = self._copying(stream)
-            if sound and not decodable and form not in MP4_FAMILY:
+            if form not in MP4_FAMILY and _is_in_own_order(stream):
                 self.lost.append(f"the order of the channels of {stream_label(stream)}")
         elif isinstance(stream, av.AudioStream) and decodable:
             converter = self._encoded(stream, audio_encoder_for(stream, form))
@@ -165,6 +165,13 @@ class OtherStreams:
                 packet.stream = converter.stream
                 dts.correct(packet)
                 yield packet
+
+
+def _is_in_own_order(stream: av.stream.Stream) -> bool:
+    """Return whether it is PCM, whose channels are not in FFmpeg's order; others state theirs."""
+    if not isinstance(stream, av.AudioStream) or not codec_name(stream).startswith("pcm_"):
+        return False
+    return has_own_order(stream)
 
 
 def _mixed_down(stream: av.stream.Stream, encoded: av.stream.Stream) -> str:
