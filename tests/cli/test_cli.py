@@ -15,9 +15,11 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr import __version__
 from vsr.cli.main import main
+from vsr.cli.network_options import DEFAULT_LOOK
 from vsr.cli.progress import progress_json, progress_line, progress_printer
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
+from vsr.inference import models
 from vsr.inference.look import model_name_for
 from vsr.inference.models import WHY_DEFAULT
 
@@ -266,3 +268,8 @@ def test_a_wrong_preset_is_one_line_and_a_usage_error(tmp_path: Path) -> None:
     assert (process.returncode, out) == (2, "")
     (line,) = err.splitlines()
     assert "no preset 'warp'; it has: ultrafast," in line
+
+
+def test_the_help_names_the_scales_of_sharp_networks() -> None:
+    """Reading the manifest for it would slow down every start."""
+    assert DEFAULT_LOOK.endswith(" or ".join(map(str, models.sharp_scales())))

@@ -135,10 +135,17 @@ def table() -> str:
     order = "The default is listed first, the others by the work of their lightest scale."
     relay = "`vsr relay` uses the best that reaches 1.3 times the frame rate of its stream."
     choice = "`vsr run` uses the best that is fast enough here for its file (see `vsr plan`):"
-    kinds = "a sharp one for compressed video at scale 2 or 4, unless `--look faithful` is given."
+    at = " or ".join(map(str, sharp_scales()))
+    kinds = f"a sharp one for compressed video at scale {at}, unless `--look faithful` is given."
     return "\n".join(
         [*lines, "", choice, kinds, relay, f"Other inputs use {DEFAULT}:", f"{WHY_DEFAULT}.", order]
     )
+
+
+def sharp_scales() -> list[int]:
+    """Return the scales at which there is a sharp network for compressed video."""
+    sharp = [name for name in manifest() if network_and_purpose(name)[1] == LOOKS["sharp"]]
+    return sorted({scale for name in sharp for scale in scales(name)})
 
 
 def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") -> Model:
